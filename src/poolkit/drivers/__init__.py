@@ -1,0 +1,1 @@
+"""The databases poolkit speaks to; each module loads its library when it is used."""

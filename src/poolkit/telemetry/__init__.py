@@ -1,0 +1,1 @@
+"""What the pool tells the outside about itself."""

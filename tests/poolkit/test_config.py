@@ -1,0 +1,50 @@
+"""Settings are refused loudly, with the field and the value."""
+
+from typing import Any
+
+import pytest
+
+from poolkit import PoolConfig
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("min_size", -1),
+        ("min_size", 1.5),
+        ("max_size", 0),
+        ("max_size", True),
+        ("acquire_timeout", 0),
+        ("acquire_timeout", "30"),
+        ("max_waiting", -1),
+        ("max_lifetime", -1),
+        ("idle_timeout", 0),
+        ("validate_after", -0.1),
+        ("connect_timeout", None),
+        ("reset", "sometimes"),
+        ("leak_threshold", 0),
+        ("slow_query", -1),
+        ("init", "SET x"),
+        ("name", ""),
+    ],
+)
+def test_a_bad_setting_is_named(field: str, value: Any) -> None:
+    """The error has the name of the field and the value."""
+    with pytest.raises((ValueError, TypeError)) as caught:
+        PoolConfig(**{field: value})
+    assert field in str(caught.value)
+    assert repr(value) in str(caught.value)
+
+
+def test_bounds_that_contradict_each_other() -> None:
+    """min_size above max_size is refused, with both."""
+    with pytest.raises(ValueError, match="min_size=5 is larger than max_size=2"):
+        PoolConfig(min_size=5, max_size=2)
+
+
+def test_settings_are_frozen_and_by_keyword() -> None:
+    """They cannot change behind the pool's back, nor be confused by position."""
+    with pytest.raises(TypeError):
+        PoolConfig(1)  # type: ignore[call-arg, misc]
+    with pytest.raises(AttributeError):
+        PoolConfig().max_size = 3  # type: ignore[misc]
