@@ -1,0 +1,123 @@
+"""What is stored: an `Entry` on its way between tiers, a `Slot` in memory."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final, Literal
+
+FOREVER: Final = float("inf")
+
+
+class Missing(enum.Enum):
+    """The type of `MISSING`."""
+
+    MISSING = "MISSING"
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+    __str__ = __repr__
+
+    def __bool__(self) -> Literal[False]:
+        return False
+
+
+MISSING: Final = Missing.MISSING
+"""What stands for "there is no value", so that a cached None is a value like any other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A value with its times, as it travels between tiers.
+
+    Times are seconds since the epoch on the wall clock, because several processes read them;
+    ``created`` is the start of the loader call that made the value. ``expires`` and ``stale_until``
+    may be infinite, and ``created <= expires <= stale_until``.
+    """
+
+    value: object
+    created: float
+    expires: float
+    stale_until: float
+    tags: tuple[str, ...] = ()
+
+
+class Mark:
+    """One generation of one tag; void once the tag has been invalidated."""
+
+    __slots__ = ("__weakref__", "void")
+
+    def __init__(self) -> None:
+        self.void = False
+
+
+class Slot:
+    """One entry of L1, mutable, read by the hot path.
+
+    Times are seconds of the process' monotonic clock. The hot path serves a slot while
+    ``now < serve_until``, which is the earlier of its refresh time and its expiry and is set to
+    minus infinity when the slot leaves the table; a hit beyond that goes the slow way, where
+    ``expires`` and ``stale_until`` decide. ``visited`` is a small counter of hits that the eviction
+    policy resets. ``marks`` are the generations of its tags: one that is void kills the slot.
+    ``alias`` is where a decorated function finds the slot again without building its key text:
+    the function's table and the key in it, taken out together with the slot.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "alias",
+        "bucket",
+        "cost",
+        "created",
+        "expires",
+        "key",
+        "marks",
+        "serve_until",
+        "stale_until",
+        "tags",
+        "trusted_until",
+        "value",
+        "visited",
+    )
+
+    def __init__(
+        self,
+        key: str,
+        value: object,
+        *,
+        created: float,
+        refresh_at: float,
+        expires: float,
+        stale_until: float,
+        tags: tuple[str, ...] = (),
+        marks: tuple[Mark, ...] = (),
+        trusted_until: float = FOREVER,
+    ) -> None:
+        self.key = key
+        self.value = value
+        self.created = created
+        self.serve_until = min(refresh_at, expires)
+        self.expires = expires
+        self.stale_until = stale_until
+        self.tags = tags
+        self.marks = marks
+        self.trusted_until = trusted_until
+        self.visited = 0
+        self.cost = 0
+        self.bucket: int | None = None
+        self.alias: tuple[dict[object, Slot], object] | None = None
+
+    @property
+    def void(self) -> bool:
+        """Whether one of its tags has been invalidated since it was loaded."""
+        return any(mark.void for mark in self.marks)
+
+    def retire(self) -> None:
+        """Make the slot unreadable for whoever still holds it, and take its alias out."""
+        self.serve_until = self.expires = self.stale_until = -FOREVER
+        if self.alias is not None:
+            table, key = self.alias
+            if table.get(key) is self:
+                del table[key]
+            self.alias = None
