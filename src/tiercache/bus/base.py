@@ -1,0 +1,49 @@
+"""The bus protocol: events out, events in, and an honest word about what may have been missed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tiercache.events import Event
+
+
+class Listener(Protocol):
+    """Who is told; its methods are called on the loop that runs the bus and must not block."""
+
+    def heard(self, event: Event) -> None:
+        """Take one event, own echoes included."""
+        ...
+
+    def gap(self, reason: str) -> None:
+        """Learn that events may have been missed: nothing that L1 holds can be trusted."""
+        ...
+
+    def connected(self, connected: bool) -> None:
+        """Learn that the bus has come or gone; repeated whenever it has proven itself again."""
+        ...
+
+
+class Bus(Protocol):
+    """Carries events between processes, in order, to everybody who listens."""
+
+    @property
+    def proven(self) -> float:
+        """When the last round began that proved nothing was missed, on `time.monotonic`."""
+        ...
+
+    async def run(self, listener: Listener) -> None:
+        """Deliver events until cancelled; survives every failure of the server by itself."""
+        ...
+
+    async def publish(self, events: Sequence[bytes]) -> None:
+        """Send encoded events; `TierError` when they cannot be sent. Works on any loop."""
+        ...
+
+    def rides_on(self, tier: object) -> bool:
+        """Whether the tier publishes the events it is given together with its own deletions."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections; ``run`` has been cancelled before."""
+        ...

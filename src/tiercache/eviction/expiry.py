@@ -1,0 +1,99 @@
+"""Whose time is over, found without looking at the others.
+
+Slots lie in buckets of half a second by the time they stop being of any use. A bucket is a set, so
+taking a slot in or out costs the same whatever else is there; a heap holds the buckets' numbers, so
+time may be sparse. Buckets that are over are emptied slot by slot, as many at a time as the caller
+likes; in the bucket that is not over yet, a few slots are looked at each time, so that a small
+cache is exact and a large one at most half a second late.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from typing import Final
+
+from tiercache.entry import FOREVER, Slot
+
+RESOLUTION: Final = 0.5
+"""Width of a bucket in seconds."""
+
+SLACK: Final = 64
+"""Numbers of vanished buckets the heap may hold beside as many as there are buckets."""
+
+
+class Expiry:
+    """Slots by the end of their life. Every call needs the cache's lock."""
+
+    def __init__(self, resolution: float = RESOLUTION) -> None:
+        self._buckets: dict[int, set[Slot]] = {}
+        self._numbers: list[int] = []
+        self._resolution = resolution
+
+    def __len__(self) -> int:
+        """Return how many slots will expire one day."""
+        return sum(map(len, self._buckets.values()))
+
+    def add(self, slot: Slot) -> None:
+        """Take a slot in; one that never expires is not kept."""
+        if slot.stale_until == FOREVER:
+            return
+        number = slot.bucket = int(slot.stale_until // self._resolution)
+        bucket = self._buckets.get(number)
+        if bucket is None:
+            self._buckets[number] = {slot}
+            self._push(number)
+        else:
+            bucket.add(slot)
+
+    def discard(self, slot: Slot) -> None:
+        """Forget a slot, if it is there."""
+        number = slot.bucket
+        if number is None:
+            return
+        slot.bucket = None
+        bucket = self._buckets[number]
+        bucket.remove(slot)
+        if not bucket:
+            # Its number stays in the heap until its time comes, or until there are too many.
+            del self._buckets[number]
+
+    def due(self, now: float, limit: int) -> list[Slot]:
+        """Take out and return slots whose ``stale_until`` has passed; look at ``limit`` at most."""
+        found: list[Slot] = []
+        numbers = self._numbers
+        current = now // self._resolution
+        while limit > 0 and numbers and numbers[0] <= current:
+            bucket = self._buckets.get(numbers[0])
+            if bucket is None:
+                heappop(numbers)
+            elif numbers[0] == current:
+                # set.pop goes round, so the next call looks at other slots.
+                looked_at = [bucket.pop() for _ in range(min(limit, len(bucket)))]
+                over = [slot for slot in looked_at if slot.stale_until <= now]
+                bucket.update(slot for slot in looked_at if slot.stale_until > now)
+                found += over
+                if not bucket:
+                    del self._buckets[numbers[0]]
+                break
+            else:
+                over = [bucket.pop() for _ in range(min(limit, len(bucket)))]
+                found += over
+                limit -= len(over)
+                if not bucket:
+                    del self._buckets[numbers[0]]
+        for slot in found:
+            slot.bucket = None
+        return found
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._buckets.clear()
+        self._numbers.clear()
+
+    def _push(self, number: int) -> None:
+        """Note a new bucket; a key that comes and goes must not fill the heap."""
+        if len(self._numbers) >= 2 * len(self._buckets) + SLACK:
+            self._numbers = list(self._buckets)
+            heapify(self._numbers)
+        else:
+            heappush(self._numbers, number)

@@ -1,0 +1,1 @@
+"""What the cache tells the outside about itself."""

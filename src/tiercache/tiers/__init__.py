@@ -1,0 +1,1 @@
+"""Where values are kept: L1 in memory, L2 in Redis, L3 in a database."""

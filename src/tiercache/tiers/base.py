@@ -1,0 +1,221 @@
+"""The two storage protocols: a local tier is synchronous and cannot fail, a remote one can.
+
+A remote tier stores sealed payloads under *slots*. A slot holds nothing, a lease or a value:
+
+    nothing | lease(token, run) | value(token, run, {tag: tag token}, payload)
+
+Absence is never a token. A miss writes a lease with a fresh random token and remembers it as a
+`Basis`; a fill replaces exactly that; an invalidation deletes the slot. So whatever a server
+forgets (a restart, an eviction, FLUSHALL) is an invalidation by itself, and a load that began
+before an invalidation finds nothing to replace when it comes to fill. Tags work the same way: a
+random token per tier and tag, made by a miss, deleted by an invalidation, compared on reading.
+``run`` names the server's life (its run id), so that what comes back from a snapshot is a miss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from tiercache._clock import Clock
+    from tiercache.entry import Slot
+
+Kind = Literal["redis", "database"]
+
+
+class Ask(NamedTuple):
+    """One entry that is wanted. ``tags=None`` takes it with whatever tags it carries."""
+
+    key: str
+    tags: tuple[str, ...] | None
+
+
+class Basis(NamedTuple):
+    """What a fill may replace: the lease or value that was there when the load began.
+
+    ``tags`` pairs each tag with the tier's token for it, in the order that was asked.
+    """
+
+    key: str
+    token: bytes
+    tags: tuple[tuple[str, bytes], ...]
+    run: bytes
+
+
+class Stored(NamedTuple):
+    """A readable value: the sealed payload, and the basis on which a refresh may replace it."""
+
+    payload: bytes
+    basis: Basis
+
+
+class Fill(NamedTuple):
+    """A load's result on its way into a tier; ``ttl`` as the server counts it, in seconds."""
+
+    basis: Basis
+    payload: bytes
+    ttl: float | None
+
+
+class Put(NamedTuple):
+    """A value that replaces whatever is there; ``ttl`` as in `Fill`."""
+
+    key: str
+    tags: tuple[str, ...]
+    payload: bytes
+    ttl: float | None
+
+
+class LocalTier(Protocol):
+    """Slots in the memory of this process.
+
+    ``lookup`` is called without a lock, from any thread; everything else under the cache's lock.
+    """
+
+    @property
+    def touch(self) -> Callable[[Slot], None] | None:
+        """What a hit has to call; None when counting ``slot.visited`` is enough."""
+        ...
+
+    def bind(self, clock: Clock, evicted: Callable[[str], None]) -> None:
+        """Attach to one cache; ``evicted(reason)`` is called once for every slot that leaves."""
+        ...
+
+    def lookup(self, key: str) -> Slot | None:
+        """Return the slot of the key as it is, expired or void ones included."""
+        ...
+
+    def store(self, slot: Slot) -> bool:
+        """Put a slot in the place of any other of its key; False if it is too large to be held."""
+        ...
+
+    def discard(self, key: str) -> bool:
+        """Take the key's slot out and retire it; False if there was none."""
+        ...
+
+    def clear(self) -> int:
+        """Retire every slot; return how many there were."""
+        ...
+
+    def sweep(self, limit: int) -> int:
+        """Retire up to ``limit`` slots whose time is over; return how many it did."""
+        ...
+
+
+class Operations(Protocol):
+    """What is asked of a remote tier, in batches; answers come in the order of the asks.
+
+    A failure is a `TierError`. Every operation is safe to repeat.
+    """
+
+    async def read(self, asks: Sequence[Ask]) -> list[Stored | None]:
+        """Return each value that is readable: its run, its tags and all their tokens agree."""
+        ...
+
+    async def lease(self, asks: Sequence[Ask], ttl: float) -> list[Basis]:
+        """Put a fresh lease of ``ttl`` seconds in each slot and make missing tag tokens.
+
+        Called after a read that missed: the slot's lease or unreadable value is replaced.
+        """
+        ...
+
+    async def release(self, bases: Sequence[Basis]) -> None:
+        """Empty each slot that still holds exactly this lease; for loads that came to nothing."""
+        ...
+
+    async def fill(self, fills: Sequence[Fill]) -> list[bool]:
+        """Replace each slot that still holds its basis; False where it does not any more."""
+        ...
+
+    async def put(self, puts: Sequence[Put]) -> None:
+        """Replace each slot, whatever it holds."""
+        ...
+
+    async def invalidate(
+        self, keys: Sequence[str], tags: Sequence[str], events: Sequence[bytes] = ()
+    ) -> None:
+        """Delete slots and tag tokens; publish the events with it if the bus rides on this tier."""
+        ...
+
+    async def clear(self, events: Sequence[bytes] = ()) -> None:
+        """Make every entry of this cache unreadable at once; never walks the keys."""
+        ...
+
+
+class Blocking(Protocol):
+    """`Operations` in the caller's thread, for a tier that can be read without a loop."""
+
+    def read(self, asks: Sequence[Ask]) -> list[Stored | None]:
+        """As `Operations.read`."""
+        ...
+
+    def lease(self, asks: Sequence[Ask], ttl: float) -> list[Basis]:
+        """As `Operations.lease`."""
+        ...
+
+    def release(self, bases: Sequence[Basis]) -> None:
+        """As `Operations.release`."""
+        ...
+
+    def fill(self, fills: Sequence[Fill]) -> list[bool]:
+        """As `Operations.fill`."""
+        ...
+
+    def put(self, puts: Sequence[Put]) -> None:
+        """As `Operations.put`."""
+        ...
+
+    def invalidate(
+        self, keys: Sequence[str], tags: Sequence[str], events: Sequence[bytes] = ()
+    ) -> None:
+        """As `Operations.invalidate`."""
+        ...
+
+    def clear(self, events: Sequence[bytes] = ()) -> None:
+        """As `Operations.clear`."""
+        ...
+
+
+class RemoteTier(Operations, Protocol):
+    """A tier outside this process; works on every event loop that calls it, by clients per loop."""
+
+    @property
+    def kind(self) -> Kind:
+        """What it is, in statistics, metrics and errors."""
+        ...
+
+    @property
+    def timeout(self) -> float:
+        """Seconds after which an operation is given up."""
+        ...
+
+    def bind(self, namespace: str) -> None:
+        """Attach to one cache; ``namespace`` (its name) keeps its keys apart from other caches'."""
+        ...
+
+    async def open(self) -> None:
+        """Connect and make what is needed (a schema); idempotent. `TierError` when it cannot."""
+        ...
+
+    async def ping(self) -> None:
+        """Answer, or raise `TierError`; what a half-open circuit asks."""
+        ...
+
+    async def prune(self, limit: int) -> int:
+        """Delete up to ``limit`` entries whose time is over; 0 where the server does it itself."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the clients of every loop that is still alive, wherever it is called."""
+        ...
+
+
+@runtime_checkable
+class SupportsSync(Protocol):
+    """A remote tier that can also be used without a loop."""
+
+    @property
+    def blocking(self) -> Blocking | None:
+        """The same operations in the caller's thread; None where this instance cannot."""
+        ...

@@ -1,0 +1,206 @@
+"""Where jobs are done: on a pool for each event loop, or on SQLite in a thread.
+
+The tier never works on a pool that it was handed: it takes the settings and opens connections of
+its own. So a caller that holds every connection of its pool, inside a transaction or not, cannot
+keep the cache waiting, and the cache takes no connection away from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+
+from tiercache._sql.per_loop import PerLoop
+from tiercache._sql.program import Job, Need, Program, Row
+
+if TYPE_CHECKING:
+    from poolkit import Pool
+    from poolkit.driver import SyncFace
+    from poolkit.drivers._crew import Crew
+    from poolkit.drivers.sqlite import SQLiteDriver
+
+T = TypeVar("T")
+
+
+class Place(Protocol):
+    """A database, from any number of event loops."""
+
+    async def run(self, job: Job[T]) -> T:
+        """Do a job on the running loop; errors are the pool's and the driver's."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close what the loops that run have open; a later use opens it anew."""
+        ...
+
+
+class PostgresPlace:
+    """PostgreSQL. Every statement is right alone, so most jobs need no transaction (`Postgres`)."""
+
+    def __init__(self, make_pool: Callable[[], Pool], timeout: float) -> None:
+        self._pools = PerLoop(lambda: _Closing(make_pool(), timeout))
+        self._timeout = timeout
+
+    async def run(self, job: Job[T]) -> T:
+        """Do a job on one connection."""
+        pool = (await self._pools.get()).pool
+        program = job.make()
+        if job.atomic:
+            async with pool.transaction() as transaction:
+                return await _drive(program, transaction.fetch)
+        async with pool.acquire(timeout=self._timeout) as connection:
+            return await _drive(program, connection.fetch)
+
+    async def aclose(self) -> None:
+        """Close the pools."""
+        await self._pools.aclose()
+
+
+class _Closing:
+    """A pool that a server which stands still does not keep open for long."""
+
+    def __init__(self, pool: Pool, timeout: float) -> None:
+        self.pool = pool
+        self._timeout = timeout
+
+    async def close(self) -> None:
+        """Close; abort what takes longer than two operations may."""
+        try:
+            async with asyncio.timeout(2 * self._timeout):
+                await self.pool.close(self._timeout)
+        except TimeoutError:
+            pass  # being cancelled, the pool has aborted its connections
+
+
+class SqlitePlace:
+    """SQLite: every job at one go, in the caller's thread or in one that works for a loop.
+
+    A job holds the right to write without ever waiting for a loop to turn, so a caller that blocks
+    its loop waits for it a moment and not for ever. Several statements are one transaction, which
+    saves commits. What must last waits for the disk at its commit; the rest is left to the
+    operating system, which outlives this process but not a loss of power.
+    """
+
+    def __init__(self, driver: SQLiteDriver, timeout: float, threads: int) -> None:
+        usual, durable = _drivers(driver, timeout)
+        self._usual = _Face(usual)
+        self._durable = self._usual if durable is usual else _Face(durable)
+        self._crews = PerLoop(lambda: _Crew(threads))
+
+    async def run(self, job: Job[T]) -> T:
+        """Do a job in a thread."""
+        crew = await self._crews.get()
+        return await crew.run(lambda given_up: self._do(job, given_up))
+
+    def run_here(self, job: Job[T]) -> T:
+        """Do a job in the caller's thread."""
+        return self._do(job, lambda: False)
+
+    async def aclose(self) -> None:
+        """Let the threads end and close the connections."""
+        await self._crews.aclose()
+        self._usual.close()
+        self._durable.close()
+
+    def _do(self, job: Job[T], given_up: Callable[[], bool]) -> T:
+        face = (self._durable if job.need is Need.DURABLE else self._usual).get()
+        program = job.make()
+        if not job.atomic and not job.several:
+            return _drive_here(program, face.fetch, given_up)
+        with face.transaction() as transaction:
+            return _drive_here(program, transaction.fetch, given_up)
+
+
+class _Face:
+    """The blocking connections of one driver; a child process after a fork has its own."""
+
+    def __init__(self, driver: SQLiteDriver) -> None:
+        self._driver = driver
+        self._lock = threading.Lock()
+        self._face: SyncFace | None = None
+        self._process = os.getpid()
+        self._inherited: list[SyncFace | None] = []
+
+    def get(self) -> SyncFace:
+        """Return the face, open."""
+        with self._lock:
+            if self._process != os.getpid():
+                # Closing the parent's connections here would undo its locks and its log.
+                self._inherited.append(self._face)
+                self._process, self._face = os.getpid(), None
+            if self._face is None:
+                self._face = self._driver.sync()
+            return self._face
+
+    def close(self) -> None:
+        """Close; what is under way comes to its end first."""
+        with self._lock:
+            face = self._face if self._process == os.getpid() else None
+            self._face = None
+        if face is not None:
+            face.close()
+
+
+class _Crew:
+    """The threads that work for one loop."""
+
+    def __init__(self, threads: int) -> None:
+        from poolkit.drivers._crew import Crew
+
+        loop = asyncio.get_running_loop()
+        self._crew: Crew = Crew(loop, limit=threads, name="tiercache-sqlite")
+
+    async def run(self, work: Callable[[Callable[[], bool]], T]) -> T:
+        """Have ``work(given_up)`` done; ``given_up()`` tells it that nobody waits any more."""
+        job = self._crew.submit(lambda job: work(lambda: job.cancelled))
+        try:
+            return cast("T", await job.future)
+        except asyncio.CancelledError:
+            job.cancelled = True
+            raise
+
+    async def close(self) -> None:
+        """Let the threads end after what they are at; it is bounded by the tier's timeout."""
+        self._crew.dismiss()
+
+
+def _drivers(driver: SQLiteDriver, timeout: float) -> tuple[SQLiteDriver, SQLiteDriver]:
+    """Return a driver for what may be lost with the power, and one for what may not."""
+    if driver.address.database == ":memory:":
+        return driver, driver
+    from poolkit.drivers.sqlite import SQLiteDriver
+
+    path = os.path.abspath(driver.path)  # a later chdir does not make it another database
+    options = replace(driver.options, busy_timeout=timeout, writer_timeout=timeout)
+    usual = SQLiteDriver(path, options)
+    if options.synchronous.upper() != "NORMAL":
+        return usual, usual
+    return usual, SQLiteDriver(path, replace(options, synchronous="FULL"))
+
+
+async def _drive(program: Program[T], fetch: Callable[..., Awaitable[Sequence[Row]]]) -> T:
+    """Run the statements of a program."""
+    try:
+        statement = next(program)
+        while True:
+            statement = program.send(await fetch(statement.sql, *statement.args))
+    except StopIteration as end:
+        return cast("T", end.value)
+
+
+def _drive_here(
+    program: Program[T], fetch: Callable[..., Sequence[Row]], given_up: Callable[[], bool]
+) -> T:
+    """Run the statements of a program, until they are done or nobody waits for them."""
+    try:
+        statement = next(program)
+        while not given_up():
+            statement = program.send(fetch(statement.sql, *statement.args))
+    except StopIteration as end:
+        if not given_up():
+            return cast("T", end.value)
+    raise TimeoutError("nobody waits for this any more: it is rolled back")

@@ -1,0 +1,201 @@
+"""What is asked of the tier, as jobs for a database: from and to the types of `tiers.base`."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from tiercache._sql.names import RUN, fold
+from tiercache._sql.program import (
+    Dialect,
+    Found,
+    Job,
+    Lease,
+    Need,
+    Program,
+    Replacement,
+    Statement,
+    Value,
+)
+from tiercache.tiers.base import Ask, Basis, Fill, Put, Stored
+
+_CENTURY: Final = 3.2e9
+"""Seconds; a longer ttl is no end at all, and past the calendar of a database."""
+
+
+class Requests:
+    """The operations of one namespace as jobs; the same for every way of running them."""
+
+    def __init__(self, dialect: Dialect, namespace: str) -> None:
+        self._dialect = dialect
+        self._namespace = fold(namespace)
+
+    def read(self, asks: Sequence[Ask]) -> Job[list[Stored | None]]:
+        """As `Operations.read`: one statement, whatever is asked."""
+        return Job("read", lambda: self._read(asks), Need.READ)
+
+    def lease(self, asks: Sequence[Ask], ttl: float) -> Job[list[Basis]]:
+        """As `Operations.lease`."""
+        return Job("lease", lambda: self._lease(asks, ttl), Need.WRITE, several=True)
+
+    def release(self, bases: Sequence[Basis]) -> Job[None]:
+        """As `Operations.release`."""
+        return Job("release", lambda: self._release(bases), Need.WRITE)
+
+    def fill(self, fills: Sequence[Fill]) -> Job[list[bool]]:
+        """As `Operations.fill`; False also where the run or a tag's token is not current."""
+        several = len(fills) > 1 or any(fill.basis.tags for fill in fills)
+        return Job("fill", lambda: self._fill(fills), Need.WRITE, several=several)
+
+    def put(self, puts: Sequence[Put]) -> Job[None]:
+        """As `Operations.put`."""
+        return Job("put", lambda: self._put(puts), Need.DURABLE, several=True)
+
+    def invalidate(
+        self, keys: Sequence[str], tags: Sequence[str], announced: Sequence[Statement] = ()
+    ) -> Job[None]:
+        """As `Operations.invalidate`; ``announced`` publishes events in the same transaction."""
+        return Job(
+            "invalidate",
+            lambda: self._invalidate(keys, tags, announced),
+            Need.DURABLE,
+            several=bool(keys and tags),
+            atomic=bool(announced),
+        )
+
+    def clear(self, announced: Sequence[Statement] = ()) -> Job[None]:
+        """As `Operations.clear`: one row goes; entries of the old run stay until they are swept."""
+        return Job(
+            "clear",
+            lambda: self._invalidate((), (), announced, run=True),
+            Need.DURABLE,
+            atomic=bool(announced),
+        )
+
+    def _read(self, asks: Sequence[Ask]) -> Program[list[Stored | None]]:
+        if not asks:
+            return []
+        keys = sorted({fold(ask.key) for ask in asks})
+        found = yield from self._dialect.read(self._namespace, keys)
+        values = {value.key: value for value in found}
+        return [_stored(ask, values.get(fold(ask.key))) for ask in asks]
+
+    def _lease(self, asks: Sequence[Ask], ttl: float) -> Program[list[Basis]]:
+        if not asks:
+            return []
+        held = {fold(ask.key): _token() for ask in asks}
+        leases = [Lease(key, token) for key, token in sorted(held.items())]
+        fresh = _fresh(tag for ask in asks for tag in ask.tags or ())
+        tokens = yield from self._dialect.lease(self._namespace, fresh, leases, ttl)
+        return [
+            Basis(
+                ask.key,
+                bytes.fromhex(held[fold(ask.key)]),
+                tuple((tag, bytes.fromhex(tokens[fold(tag)])) for tag in ask.tags or ()),
+                bytes.fromhex(tokens[RUN]),
+            )
+            for ask in asks
+        ]
+
+    def _release(self, bases: Sequence[Basis]) -> Program[None]:
+        if bases:
+            leases = sorted({Lease(fold(basis.key), basis.token.hex()) for basis in bases})
+            yield from self._dialect.release(self._namespace, leases)
+
+    def _fill(self, fills: Sequence[Fill]) -> Program[list[bool]]:
+        if not fills:
+            return []
+        replacements = [_replacement(fill) for fill in fills]
+        # Two results upon one basis: the first is as good as the other.
+        distinct = {(each.value.key, each.held): each for each in reversed(replacements)}
+        tags = {fold(tag) for fill in fills for tag, _ in fill.basis.tags}
+        done = yield from self._dialect.fill(
+            self._namespace, sorted(tags), [each for _, each in sorted(distinct.items())]
+        )
+        return [each.value.token in done for each in replacements]
+
+    def _put(self, puts: Sequence[Put]) -> Program[None]:
+        if not puts:
+            return
+        fresh = _fresh(tag for put in puts for tag in put.tags)
+        tokens = yield from self._dialect.lease(self._namespace, fresh, [], 0.0)
+        values = {}
+        for put in puts:
+            tags = [(tag, tokens[fold(tag)]) for tag in put.tags]
+            value = _value(put.key, tokens[RUN], tags, put.payload, put.ttl)
+            values[value.key] = value
+        ordered = [value for _, value in sorted(values.items())]
+        yield from self._dialect.put(self._namespace, [t for t in fresh if t != RUN], ordered)
+
+    def _invalidate(
+        self,
+        keys: Sequence[str],
+        tags: Sequence[str],
+        announced: Sequence[Statement],
+        *,
+        run: bool = False,
+    ) -> Program[None]:
+        folded = sorted({*map(fold, tags), *([RUN] if run else [])})
+        if keys:
+            yield from self._dialect.delete_keys(self._namespace, sorted(set(map(fold, keys))))
+        if folded:
+            yield from self._dialect.delete_tags(self._namespace, folded)
+        for statement in announced:  # noqa: UP028 - a list cannot be sent the rows
+            yield statement
+
+
+def _token() -> str:
+    return secrets.token_hex(16)
+
+
+def _fresh(tags: Iterable[str]) -> dict[str, str]:
+    """Return a token that each tag may take if it has none, and one for the run."""
+    return {tag: _token() for tag in sorted({RUN, *map(fold, tags)})}
+
+
+def _replacement(fill: Fill) -> Replacement:
+    """Return the value of a fill with what it may replace."""
+    basis = fill.basis
+    tags = [(tag, token.hex()) for tag, token in basis.tags]
+    value = _value(basis.key, basis.run.hex(), tags, fill.payload, fill.ttl)
+    return Replacement(basis.token.hex(), value)
+
+
+def _value(
+    key: str, run: str, tags: Sequence[tuple[str, str]], payload: bytes, ttl: float | None
+) -> Value:
+    """Return what is written; a tag that had to be folded takes its name along."""
+    tokens = {fold(tag): token for tag, token in tags}
+    names = {folded: tag for tag, _ in tags if (folded := fold(tag)) != tag}
+    return Value(
+        fold(key),
+        _token(),
+        run,
+        json.dumps(tokens),
+        json.dumps(names) if names else None,
+        payload,
+        None if ttl is None or ttl > _CENTURY else ttl,
+    )
+
+
+def _stored(ask: Ask, found: Found | None) -> Stored | None:
+    """Return the answer to one ask: nothing if its tags are not those that are stored."""
+    if found is None:
+        return None
+    tokens = json.loads(found.tags)
+    if ask.tags is None:
+        names = json.loads(found.names) if found.names else {}
+        tags = [(names.get(tag, tag), token) for tag, token in tokens.items()]
+    else:
+        if {fold(tag) for tag in ask.tags} != tokens.keys():
+            return None
+        tags = [(tag, tokens[fold(tag)]) for tag in ask.tags]
+    basis = Basis(
+        ask.key,
+        bytes.fromhex(found.token),
+        tuple((tag, bytes.fromhex(token)) for tag, token in tags),
+        bytes.fromhex(found.run),
+    )
+    return Stored(found.payload, basis)

@@ -1,0 +1,86 @@
+"""Programs, run upon bare connections of the drivers, without a pool and without the tier."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from typing import Any, TypeVar
+
+from tiercache._sql.program import Dialect, Lease, Program, Replacement, Statement, Value
+
+T = TypeVar("T")
+
+RUN = ""
+
+
+class OnSqlite:
+    """Runs programs on a connection of `sqlite3`; ``seen`` are the statements it ran."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.seen: list[Statement] = []
+
+    async def __call__(self, program: Program[T]) -> T:
+        """Return what the program returns."""
+        try:
+            statement = next(program)
+            while True:
+                self.seen.append(statement)
+                sql = re.sub(r"\$(\d+)", r"?\1", statement.sql)
+                statement = program.send(self.connection.execute(sql, statement.args).fetchall())
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+class OnPostgres:
+    """Runs programs on a connection of asyncpg; ``seen`` are the statements it ran."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.seen: list[Statement] = []
+
+    async def __call__(self, program: Program[T]) -> T:
+        """Return what the program returns."""
+        try:
+            statement = next(program)
+            while True:
+                self.seen.append(statement)
+                rows = await self.connection.fetch(statement.sql, *statement.args)
+                statement = program.send(rows)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+Run = OnSqlite | OnPostgres
+
+
+async def lease(
+    run: Run, dialect: Dialect, key: str, *tags: str, ttl: float = 60.0, token: str | None = None
+) -> dict[str, str]:
+    """Lease one slot, its token the key by default; return the tokens of run and tags."""
+    fresh = {tag: f"fresh {tag} for {key}" for tag in (RUN, *tags)}
+    return await run(dialect.lease("app", fresh, [Lease(key, token or key)], ttl))
+
+
+def value(
+    key: str, tokens: dict[str, str], *, token: str | None = None, ttl: float | None = 60.0
+) -> Value:
+    """Make a value upon the tokens that `lease` returned; its own is the key with a mark."""
+    tags = {tag: token for tag, token in tokens.items() if tag != RUN}
+    return Value(key, token or f"{key}!", tokens[RUN], json.dumps(tags), None, b"payload", ttl)
+
+
+async def load(
+    run: Run, dialect: Dialect, key: str, *tags: str, ttl: float | None = 60.0
+) -> list[str]:
+    """Lease and fill one slot; return the keys that were filled."""
+    tokens = await lease(run, dialect, key, *tags)
+    replacement = Replacement(key, value(key, tokens, ttl=ttl))
+    filled = await run(dialect.fill("app", sorted(tags), [replacement]))
+    return [token.removesuffix("!") for token in filled]
+
+
+async def readable(run: Run, dialect: Dialect, *keys: str) -> list[str]:
+    """Return which of the keys can be read."""
+    return sorted(found.key for found in await run(dialect.read("app", list(keys))))

@@ -1,0 +1,134 @@
+"""A remote tier in memory, which fails when the test wants it to and notes what it was asked."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Literal
+
+from tiercache.errors import TierError
+from tiercache.tiers.base import Ask, Basis, Fill, Put, Stored
+
+Kind = Literal["redis", "database"]
+
+
+class FakeRemote:
+    """A `RemoteTier` on dictionaries; ``away`` makes it unavailable, ``refuses`` some operations."""
+
+    timeout = 5.0
+
+    def __init__(self, kind: Kind, log: list[str] | None = None) -> None:
+        self.kind: Kind = kind
+        self.away = False
+        self.refuses: set[str] = set()
+        self.log: list[str] = [] if log is None else log
+        self.events: list[bytes] = []
+        self.values: dict[str, tuple[Basis, bytes]] = {}
+        self.leases: dict[str, bytes] = {}
+        self.tags: dict[str, bytes] = {}
+        self.run = b"run"
+        self._tokens = itertools.count()
+
+    def bind(self, namespace: str) -> None:
+        """Do nothing: it has one namespace."""
+
+    async def open(self) -> None:
+        """Answer, if it is there."""
+        self._asked("open")
+
+    async def ping(self) -> None:
+        """Answer, if it is there."""
+        self._asked("ping")
+
+    async def prune(self, limit: int) -> int:
+        """Have nothing to delete."""
+        return 0
+
+    async def aclose(self) -> None:
+        """Do nothing."""
+
+    async def read(self, asks: Sequence[Ask]) -> list[Stored | None]:
+        """As `Operations.read`."""
+        self._asked("read")
+        return [self._read(ask) for ask in asks]
+
+    def _read(self, ask: Ask) -> Stored | None:
+        basis, payload = self.values.get(ask.key, (None, b""))
+        if basis is None or basis.run != self.run:
+            return None
+        if any(self.tags.get(tag) != token for tag, token in basis.tags):
+            return None
+        if ask.tags is not None and ask.tags != tuple(tag for tag, _ in basis.tags):
+            return None
+        return Stored(payload, basis)
+
+    async def lease(self, asks: Sequence[Ask], ttl: float) -> list[Basis]:
+        """As `Operations.lease`."""
+        self._asked("lease")
+        bases = [self._basis(ask.key, ask.tags or ()) for ask in asks]
+        for basis in bases:
+            self.values.pop(basis.key, None)
+            self.leases[basis.key] = basis.token
+        return bases
+
+    def _basis(self, key: str, tags: Sequence[str]) -> Basis:
+        tokens = tuple((tag, self.tags.setdefault(tag, self._token())) for tag in tags)
+        return Basis(key, self._token(), tokens, self.run)
+
+    def _token(self) -> bytes:
+        return b"%d" % next(self._tokens)
+
+    async def release(self, bases: Sequence[Basis]) -> None:
+        """As `Operations.release`."""
+        self._asked("release")
+        for basis in bases:
+            if self.leases.get(basis.key) == basis.token:
+                del self.leases[basis.key]
+
+    async def fill(self, fills: Sequence[Fill]) -> list[bool]:
+        """As `Operations.fill`."""
+        self._asked("fill")
+        return [self._fill(fill) for fill in fills]
+
+    def _fill(self, fill: Fill) -> bool:
+        key, token, tags, run = fill.basis
+        held = self.leases.get(key)
+        value = self.values.get(key)
+        if token != held and (value is None or token != value[0].token):
+            return False
+        if run != self.run or any(self.tags.get(tag) != each for tag, each in tags):
+            return False
+        self.leases.pop(key, None)
+        self.values[key] = fill.basis._replace(token=self._token()), fill.payload
+        return True
+
+    async def put(self, puts: Sequence[Put]) -> None:
+        """As `Operations.put`."""
+        self._asked("put")
+        for put in puts:
+            self.leases.pop(put.key, None)
+            self.values[put.key] = self._basis(put.key, put.tags), put.payload
+
+    async def invalidate(
+        self, keys: Sequence[str], tags: Sequence[str], events: Sequence[bytes] = ()
+    ) -> None:
+        """As `Operations.invalidate`."""
+        self._asked("invalidate")
+        for key in keys:
+            self.values.pop(key, None)
+            self.leases.pop(key, None)
+        for tag in tags:
+            self.tags.pop(tag, None)
+        self.events += events
+
+    async def clear(self, events: Sequence[bytes] = ()) -> None:
+        """As `Operations.clear`."""
+        self._asked("clear")
+        self.run = self._token()
+        self.events += events
+
+    def _asked(self, operation: str) -> None:
+        if operation != "ping":  # those come by themselves
+            self.log.append(f"{self.kind} {operation}")
+        if self.away or operation in self.refuses:
+            raise TierError(
+                f"{operation} failed", tier=self.kind, operation=operation, unavailable=self.away
+            )
