@@ -1,0 +1,132 @@
+"""What runs on the cache's own loop without being asked: bus, sweeper, pruning, recovery."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+from tiercache._clock import Clock
+from tiercache._flight import Flight, Load
+from tiercache._portal import Portal
+from tiercache.bus.base import Bus
+from tiercache.callers import Caller
+from tiercache.entry import FOREVER
+from tiercache.errors import TierError
+from tiercache.events import Event
+from tiercache.happenings import Happenings
+from tiercache.invalidation import Invalidation
+from tiercache.local import Local
+from tiercache.telemetry.observer import Observer
+from tiercache.tiers.guarded import GuardedTier
+
+logger = logging.getLogger("tiercache")
+
+SWEEP_EVERY = 0.5
+SWEEP_BATCH = 1_000
+PRUNE_EVERY = 60.0
+PRUNE_BATCH = 500
+
+
+class Background:
+    """Hears the bus and keeps the tiers tidy, for as long as the cache is open."""
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        portal: Portal,
+        local: Local,
+        tiers: Sequence[GuardedTier],
+        bus: Bus | None,
+        bus_timeout: float,
+        invalidation: Invalidation,
+        happenings: Happenings,
+        clock: Clock,
+        observer: Observer,
+        caller: Caller,
+    ) -> None:
+        self._source = source
+        self._portal = portal
+        self._local = local
+        self._tiers = tuple(tiers)
+        self._bus = bus
+        self._bus_timeout = bus_timeout
+        self._invalidation = invalidation
+        self._happenings = happenings
+        self._clock = clock
+        self._observer = observer
+        self._caller = caller
+        self.bus_connected = False
+        self.carrier = invalidation.carrier
+        self.hello = Flight("the bus", (), (), 0.0)
+        """Lands when the bus has answered for the first time."""
+        Load([self.hello])
+
+    def start(self) -> None:
+        """Start what this cache needs."""
+        if self._bus is not None:
+            with self._local.lock:
+                self._local.gate.trust(-FOREVER)
+            bus = self._bus
+            self._portal.spawn(lambda: bus.run(self))
+        if self._local.tier is not None:
+            self._portal.spawn(self._sweep)
+        if any(tier.kind == "database" for tier in self._tiers):
+            self._portal.spawn(self._prune)
+
+    # -- the bus ------------------------------------------------------------------------------
+
+    def heard(self, event: Event) -> None:
+        """Take one event of the bus."""
+        if event.source == self._source:
+            return
+        self._invalidation.apply(event)
+        self._observer.bus_event(max(self._clock.time() - event.at, 0.0))
+        if event.name is not None:
+            self._portal.spawn(lambda: self._happenings.hear(event, self._caller))
+
+    def gap(self, reason: str) -> None:
+        """Trust nothing: events may have been missed."""
+        self._invalidation.gap(reason)
+
+    def connected(self, connected: bool) -> None:
+        """Trust L1 for ``bus_timeout`` after what the bus has proven last.
+
+        Beyond that, and while it is gone, only what was loaded here just now is served.
+        """
+        self.bus_connected = connected
+        until = -FOREVER
+        if connected and self._bus is not None:
+            age = time.monotonic() - self._bus.proven  # the bus knows no clock but the real one
+            until = self._clock.monotonic() - age + self._bus_timeout
+        with self._local.lock:
+            self._local.gate.trust(until)
+        if connected:
+            self._local.flights.finish(self.hello, None)
+
+    # -- tidying ------------------------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY)
+            while self._local.sweep(SWEEP_BATCH) == SWEEP_BATCH:
+                await asyncio.sleep(0)
+
+    async def _prune(self) -> None:
+        while True:
+            await asyncio.sleep(PRUNE_EVERY)
+            for tier in self._tiers:
+                try:
+                    while await tier.prune(PRUNE_BATCH) == PRUNE_BATCH:
+                        await asyncio.sleep(0.05)
+                except TierError as error:
+                    logger.info("expired entries were not pruned: %s", error)
+
+    def restored(self) -> None:
+        """Finish, now that a tier answers again, what it missed."""
+        self._portal.spawn(self._replay)
+
+    async def _replay(self) -> None:
+        await self._invalidation.replay(self._caller)

@@ -1,0 +1,520 @@
+"""`Cache`: the public object. It only composes; what it promises is kept by the modules below."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
+
+from tiercache._clock import Clock, SystemClock
+from tiercache._hot import Hot
+from tiercache._portal import Portal
+from tiercache.assembly import (
+    Parts,
+    Settings,
+    check_outbox,
+    chosen_bus,
+    observer_of,
+    sorted_tiers,
+)
+from tiercache.callers import Caller, drive
+from tiercache.codec import Sealer
+from tiercache.decorators import Cached, cached, cached_many, invalidates
+from tiercache.engine import Engine, bypassed
+from tiercache.entry import FOREVER
+from tiercache.errors import CacheClosed, PolicyError, TierError
+from tiercache.figures import CacheFigures
+from tiercache.happenings import Happenings
+from tiercache.loading import copier
+from tiercache.operations import Operations
+from tiercache.policy import CachePolicy, Duration, PolicyOptions, parse_duration
+from tiercache.stats import CacheStats, Counters
+from tiercache.sync import SyncCache
+from tiercache.tiers.base import RemoteTier
+from tiercache.tiers.memory import MemoryTier
+from tiercache.writing import Writing
+
+if TYPE_CHECKING:
+    from poolkit import Pool
+    from tiercache.bus.base import Bus
+    from tiercache.codec.base import Codec
+    from tiercache.events import Scalar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+logger = logging.getLogger("tiercache")
+
+CLOSE_TIMEOUT = 5.0
+SETTLE_TIMEOUT = 0.25
+"""Seconds that the first call waits for the bus to answer: a Redis tier's default timeout."""
+BUS_TIMEOUT = 3.0
+"""Seconds for which L1 serves what this process loaded itself while the bus is silent."""
+
+
+class Cache:
+    """A cache of up to three tiers for functions, sync and async.
+
+    ``tiers`` are asked in their order: at most one `MemoryTier`, first, and after it a `RedisTier`
+    and a `DatabaseTier`, as objects or URLs; none at all means one `MemoryTier`. ``name`` keeps
+    the entries of two caches on one server apart, and names the cache in telemetry.
+
+    - ``bus``: how processes hear of invalidations; ``"auto"`` takes the first tier that can carry
+      it, None goes without.
+    - ``outbox``: the `poolkit.Pool` whose transactions carry invalidations; ``"auto"`` takes those
+      of the tiers.
+    - ``policy``: the defaults of every function.
+    - ``codec`` (``"safe"``, ``"pickle"`` or an object) and ``secret`` (text or bytes, at least 16
+      of them): how values are written to shared tiers, and the key with which they are signed.
+    - ``clock``, ``tracer_provider``, ``meter_provider``: for tests, and for applications with
+      several of them.
+
+    - ``spans``: which requests get a span: those that L1 missed (``"miss"``), all of them (each hit
+      then costs one), or none (``"off"``); ``span_keys`` puts keys on them.
+    - ``bus_timeout``: how long, in seconds, L1 serves an entry without a word from the bus.
+
+    Raises `PolicyError` for settings that cannot be meant. Opens at first use, or with
+    ``with cache:`` / ``async with cache:``, which also closes it; other use after that raises
+    `CacheClosed`.
+    """
+
+    def __init__(
+        self,
+        *tiers: MemoryTier | RemoteTier | str,
+        name: str = "default",
+        bus: Bus | Literal["auto"] | None = "auto",
+        outbox: Pool | Literal["auto"] | None = "auto",
+        policy: CachePolicy | None = None,
+        codec: Codec | str | None = None,
+        secret: str | bytes | None = None,
+        clock: Clock | None = None,
+        tracer_provider: Any = None,
+        meter_provider: Any = None,
+        spans: Literal["miss", "all", "off"] = "miss",
+        span_keys: bool = False,
+        bus_timeout: float = BUS_TIMEOUT,
+    ) -> None:
+        if not isinstance(name, str) or not name:
+            raise PolicyError(f"name={name!r} is refused; accepted: a text that is not empty")
+        if policy is not None and not isinstance(policy, CachePolicy):
+            raise PolicyError(f"policy={policy!r} is refused; accepted: CachePolicy(...)")
+        check_outbox(outbox)
+        self._policy = CachePolicy() if policy is None else policy
+        memory, remotes = sorted_tiers(tiers)
+        for remote in remotes:
+            remote.bind(name)
+        chosen = chosen_bus(bus, remotes, name)
+        self._settings = Settings(
+            memory=memory,
+            remotes=remotes,
+            bus=chosen,
+            bus_timeout=parse_duration(bus_timeout, "bus_timeout", never=False),
+            sealer=Sealer(codec=codec, secret=secret),
+            clock=SystemClock() if clock is None else clock,
+            observer=observer_of(name, tracer_provider, meter_provider, spans, span_keys),
+            portal=Portal(name),
+            figures=CacheFigures(name, memory, None if chosen is None else self._bus_connected),
+            happenings=Happenings(),
+        )
+        self._figures = self._settings.figures
+        self._happenings = self._settings.happenings
+        self._operations = Operations(self, self._figures.own)
+        self._sync = SyncCache(self, self._operations, self._happenings)
+        self._state: Literal["new", "open", "closed", "forked"] = "new"
+        self.opening = False
+        self._settle_until = 0.0
+        self._parts = Parts(self._settings)
+        self._settings.observer.watch(self._figures)
+        _caches.add(self)
+        weakref.finalize(self, self._settings.portal.close)
+
+    # -- decorating ---------------------------------------------------------------------------
+
+    def cached(
+        self,
+        ttl: Duration | None = None,
+        *,
+        key: str | None = None,
+        tags: Sequence[str] = (),
+        ignore: Collection[str] = (),
+        **policy: Unpack[PolicyOptions],
+    ) -> Cached:
+        """Cache the results of a function or method, sync or async.
+
+        ``ttl`` is how long a result is fresh (seconds, a `timedelta`, text such as ``"1h30m"``, or
+        ``"never"``); None takes the cache's. ``key`` and ``tags`` are templates over the
+        parameters (``"user:{user_id}"``); without ``key`` the key is made of the function's name
+        and its arguments, but for those in ``ignore``. ``policy`` are the options of `CachePolicy`.
+
+        Raises `PolicyError` and `KeyTemplateError` for what cannot be meant, TypeError for a
+        generator function.
+        """
+        return cached(
+            lambda: self, ttl, key=key, tags=tags, ignore=ignore, options=policy, now=True
+        )
+
+    def cached_many(
+        self,
+        ttl: Duration | None = None,
+        *,
+        key: str,
+        tags: Sequence[str] = (),
+        **policy: Unpack[PolicyOptions],
+    ) -> Cached:
+        """Cache the results of a batch loader ``(ids, *args) -> dict[id, value]``, one by one.
+
+        The loader is called once, with those ids that no tier has and nobody is loading; an id that
+        is missing in what it returns is not cached. In templates ``{id}`` is one id (so is the
+        singular of the parameter: ``{user_id}`` for ``user_ids``).
+        """
+        return cached_many(lambda: self, ttl, key=key, tags=tags, options=policy, now=True)
+
+    def invalidates(
+        self, *, tags: Sequence[str] = (), keys: Sequence[str] = ()
+    ) -> Callable[[F], F]:
+        """Invalidate after the decorated function has succeeded.
+
+        Templates see its arguments, and ``{result.id}`` is its result. Within an open poolkit
+        transaction the invalidation waits for the commit.
+        """
+        return invalidates(lambda: self, tags=tags, keys=keys)
+
+    # -- by key -------------------------------------------------------------------------------
+
+    async def get(self, key: str, default: Any = None, *, type: Any = Any) -> Any:
+        """Return a key's value, or the default; ``type`` says what to build from shared tiers."""
+        return await self._operations.get(self.task_caller, key, default, type)
+
+    async def get_many(self, keys: Sequence[str], *, type: Any = Any) -> dict[str, Any]:
+        """Return the values of those keys that are there."""
+        return await self._operations.get_many(self.task_caller, keys, type)
+
+    async def set(
+        self, key: str, value: Any, *, ttl: Duration | None = None, tags: Sequence[str] = ()
+    ) -> None:
+        """Store a value in every tier, and empty its key in the L1 of other processes.
+
+        Inside a poolkit transaction of this task it waits for the commit. Raises `CodecError` for a
+        value that a shared tier could not give back as it is.
+        """
+        await self.set_many({key: value}, ttl=ttl, tags=tags)
+
+    async def set_many(
+        self,
+        items: Mapping[str, Any],
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+    ) -> None:
+        """Store several values, as `set` does one."""
+        await self._operations.set_many(self.task_caller, items, ttl, tags)
+
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Any],
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        **policy: Unpack[PolicyOptions],
+    ) -> Any:
+        """Return the value of a key, calling the loader (sync or async) if no tier has it.
+
+        Callers who ask at the same time share one call. The loader's own error is raised as it is.
+        """
+        caller = self.task_caller
+        return await self._operations.get_or_load(caller, key, loader, ttl, tags, policy)
+
+    async def invalidate(self, *keys: str, tags: Sequence[str] = ()) -> bool:
+        """Drop keys, and all that carries one of the tags, in every tier and process.
+
+        When it returns, this process reads no older value, and nobody does from a tier that was
+        reached. True when all were; else the rest is finished as soon as the tier answers again.
+        Inside a poolkit transaction of this task it takes effect if and when that commits.
+        """
+        return await self._operations.invalidate(self.task_caller, keys, tags)
+
+    async def clear(self) -> bool:
+        """Drop everything that is cached under this cache's name, at once, in every process."""
+        return await self._operations.clear(self.task_caller)
+
+    # -- events -------------------------------------------------------------------------------
+
+    def on(self, event: str, *, tags: Sequence[str] = (), keys: Sequence[str] = ()) -> None:
+        """Invalidate these whenever the application event is emitted, by any process.
+
+        Templates are filled from the event's payload.
+        """
+        self._happenings.on(event, tags, keys)
+
+    async def emit(self, event: str, /, **payload: Scalar) -> bool:
+        """Tell every process of an application event; its rules (`on`) have been carried out then.
+
+        The payload holds str, int, float, bool and None. Inside a poolkit transaction of this task
+        it waits for the commit. True when every tier and the bus were reached.
+        """
+        self.ready()
+        return await self._happenings.emit(event, payload, self.task_caller)
+
+    def subscribe(self, event: str, handler: Callable[..., object]) -> Callable[[], None]:
+        """Call the handler, sync or async, for every such event of any process.
+
+        It gets the payload as keyword arguments; one that does not take those, but one argument,
+        gets the payload as a dict. Returns the function that ends the subscription.
+        """
+        unsubscribe = self._happenings.subscribe(event, handler)
+        if self._settings.bus is not None:
+            self.ready()
+        return unsubscribe
+
+    # -- the rest -----------------------------------------------------------------------------
+
+    @contextmanager
+    def bypass(self, everywhere: bool = False) -> Iterator[None]:
+        """Let calls go to the function: nothing is read or written.
+
+        For this context (task or thread), or with ``everywhere`` for the whole process, which is
+        what tests want. Invalidations still take place.
+        """
+        parts = self._present()
+        engine, local = parts.engine, parts.local
+        with local.lock:
+            local.gate.hold()
+            engine.bypassed_everywhere += everywhere
+        token = None if everywhere else bypassed.set(bypassed.get() | {id(engine)})
+        try:
+            yield
+        finally:
+            if token is not None:
+                bypassed.reset(token)
+            with local.lock:
+                local.gate.let_go()
+                engine.bypassed_everywhere -= everywhere
+
+    @property
+    def sync(self) -> SyncCache:
+        """The blocking face: every async name of the cache, for threads."""
+        return self._sync
+
+    def stats(self) -> CacheStats:
+        """Return one snapshot of what happened so far."""
+        return CacheStats.of(self._figures.counters(), tally=self._figures.tally)
+
+    @property
+    def name(self) -> str:
+        """Its name, in keys and telemetry."""
+        return self._figures.name
+
+    def _bus_connected(self) -> bool:
+        return self._parts.background.bus_connected
+
+    @property
+    def policy(self) -> CachePolicy:
+        """The defaults of its functions."""
+        return self._policy
+
+    def __repr__(self) -> str:
+        tiers = [
+            tier for tier in (self._settings.memory, *self._settings.remotes) if tier is not None
+        ]
+        return f"<Cache {self.name!r}: {', '.join(map(repr, tiers))}; {self._state}>"
+
+    # -- life ---------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open now rather than at first use; a tier that does not answer opens later."""
+        self._reopen()
+        for tier in self._parts.guarded:
+            try:
+                await tier.open()
+            except TierError as error:
+                logger.warning("cache %r goes on without a tier for now: %s", self.name, error)
+        if self.opening:
+            await self.settle(self.task_caller)
+
+    async def aclose(self) -> None:
+        """Close: loads under way are cancelled, connections and the cache's own loop are closed.
+
+        Tiers made from URLs are closed with it; a pool that was passed in belongs to its owner.
+        """
+        if not self._shut():
+            return
+        await self._parts.task_caller.settle(CLOSE_TIMEOUT)
+        await asyncio.to_thread(self._settings.portal.close)
+        if self._settings.bus is not None:
+            await self._settings.bus.aclose()
+        for tier in self._parts.guarded:
+            await tier.aclose()
+
+    def close(self) -> None:
+        """Close from a thread; see `aclose`."""
+        if not self._shut():
+            return
+        bus, guarded = self._settings.bus, self._parts.guarded
+
+        async def close() -> None:
+            if bus is not None:
+                await bus.aclose()
+            for tier in guarded:
+                await tier.aclose()
+
+        self._settings.portal.stop()
+        if guarded or bus is not None:
+            self._settings.portal.run(close)
+        self._settings.portal.close()
+
+    def _shut(self) -> bool:
+        if self._state == "closed":
+            return False
+        self._state = "closed"
+        local = self._parts.local
+        self._parts.engine.closed = True
+        with local.lock:
+            local.gate.hold()
+            local.void_all()
+            loads = local.loads()
+        for load in loads:
+            load.cancel()
+        return True
+
+    def _reopen(self) -> None:
+        if self._state in ("closed", "forked"):
+            self._parts = Parts(self._settings)
+            self._state = "new"
+        self.ready()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> Self:
+        self._reopen()
+        if self.opening:
+            drive(self.settle(self.thread_caller))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- what decorated functions need (`calls.Host`) --------------------------------------------
+
+    def ready(self) -> None:
+        """Open on first use; raise `CacheClosed` after closing."""
+        if self._state == "open":
+            return
+        if self._state == "closed":
+            raise CacheClosed(
+                f"cache {self.name!r} is closed; enter it again (with cache: or async with cache:) "
+                "to open it anew"
+            )
+        with self._parts.local.lock:
+            if self._state == "forked":
+                self._parts = Parts(self._settings)
+                self._state = "new"
+            if self._state != "new":
+                return
+            self._state = "open"
+            if self._settings.bus is not None:
+                self.opening = True
+                self._settle_until = self._settings.clock.monotonic() + SETTLE_TIMEOUT
+            self._parts.background.start()
+
+    async def settle(self, caller: Caller) -> None:
+        """Wait for the bus to answer, no longer than its tier's timeout after opening.
+
+        Until then L1 may not be trusted; so the first callers wait once, and find a cache that is
+        whole. A server that does not answer at all costs them this one timeout: its circuit opens.
+        """
+        carrier = self._parts.background.carrier
+        try:
+            if carrier is not None:
+                await caller.ask(carrier, "ping")
+            left = self._settle_until - self._settings.clock.monotonic()
+            if left > 0:
+                await caller.wait(self._parts.background.hello, left)
+        except TierError:
+            pass
+        self.opening = False
+
+    def _present(self) -> Parts:
+        """Return the parts, not those of a parent process."""
+        if self._state == "forked":
+            self.ready()
+        return self._parts
+
+    @property
+    def engine(self) -> Engine:
+        """Answers the calls."""
+        return self._present().engine
+
+    @property
+    def writing(self) -> Writing:
+        """Changes it on purpose."""
+        return self._present().writing
+
+    @property
+    def task_caller(self) -> Caller:
+        """How a task reaches it."""
+        return self._present().task_caller
+
+    @property
+    def thread_caller(self) -> Caller:
+        """How a thread reaches it."""
+        return self._present().thread_caller
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes see its keys."""
+        return bool(self._settings.remotes)
+
+    def adopt(self, owner: object, counters: Counters) -> None:
+        """Count a function's figures in, for as long as it lives and after."""
+        self._figures.adopt(owner, counters)
+
+    def connect(self, hot: Hot, counters: Counters, policy: CachePolicy) -> None:
+        """Point a compiled function at this cache."""
+        memory = self._settings.memory
+        hot.bind(
+            self._parts.local.gate,
+            counters,
+            self._settings.clock.monotonic,
+            None if memory is None else memory.touch,
+            copier(policy.copy),
+        )
+
+
+_caches: weakref.WeakSet[Cache] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    # The child has no background threads, and locks as they were in the middle of something: each
+    # cache builds its parts anew at its next use. Closing the gate sends the hot paths there.
+    for cache in list(_caches):
+        local = cache._parts.local
+        local.lock = threading.RLock()  # who may have held the old one stayed behind
+        local.gate.until = -FOREVER
+        local.gate.trusted_until = -FOREVER
+        if cache._state != "closed":
+            cache._state = "forked"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,361 @@
+"""From the arguments of a decorated function to a `Call` for the engine."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol, get_args
+
+from tiercache._hot import Hot
+from tiercache.callers import Caller, drive
+from tiercache.codec import return_type
+from tiercache.engine import Engine
+from tiercache.entry import MISSING
+from tiercache.errors import KeyTemplateError
+from tiercache.keys import (
+    Template,
+    class_identity,
+    derived_key,
+    function_identity,
+    has_cache_key,
+    identity_token,
+    is_anonymous,
+    versioned,
+)
+from tiercache.loading import Call, Loader
+from tiercache.policy import CachePolicy, PolicyOptions
+from tiercache.stats import Counters
+from tiercache.writing import Writing
+
+
+class Host(Protocol):
+    """What a decorated function needs of its cache."""
+
+    @property
+    def engine(self) -> Engine:
+        """Answers the calls."""
+        ...
+
+    @property
+    def writing(self) -> Writing:
+        """Changes it on purpose."""
+        ...
+
+    @property
+    def policy(self) -> CachePolicy:
+        """The defaults of its functions."""
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes see its keys."""
+        ...
+
+    @property
+    def task_caller(self) -> Caller:
+        """How a task reaches it."""
+        ...
+
+    @property
+    def thread_caller(self) -> Caller:
+        """How a thread reaches it."""
+        ...
+
+    def adopt(self, owner: object, counters: Counters) -> None:
+        """Count a function's figures in, for as long as the owner lives and after."""
+        ...
+
+    @property
+    def opening(self) -> bool:
+        """Whether it was opened just now and its bus has not answered yet."""
+        ...
+
+    async def settle(self, caller: Caller) -> None:
+        """Wait for the bus, no longer than its tier's timeout after opening."""
+        ...
+
+    def ready(self) -> None:
+        """Open on first use; `CacheClosed` afterwards."""
+        ...
+
+    def connect(self, hot: Hot, counters: Counters, policy: CachePolicy) -> None:
+        """Point a compiled function at this cache."""
+        ...
+
+
+class Definition:
+    """A decorated function: its signature, its key and tags, its options; no cache yet."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        ttl: Any,
+        key: str | None,
+        tags: Sequence[str],
+        ignore: Collection[str],
+        options: PolicyOptions,
+        host: Callable[[], Host],
+        many: bool = False,
+    ) -> None:
+        self.function = function
+        self.identity = function_identity(function)
+        self._shown = self.identity.replace(":", ".")  # as `code.function.name` spells it
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.signature = inspect.signature(function)
+        self.ttl = ttl
+        self.options = options
+        self.counters = Counters()
+        self._past = Counters()
+        self._cache: Host | None = None
+        self._host = host
+        self._engine: Engine | None = None
+        self._policy = CachePolicy()
+        self._type: Any = MISSING
+        self._many = many
+        parameters = list(self.signature.parameters)
+        self.instance = _instance_parameter(function, parameters)
+        names = parameters
+        if many:
+            self._batch_at, self.ids = _batch_parameter(self.identity, parameters, self.instance)
+            names = [*parameters, *_names_of_one(self.ids)]
+        self._ignored = _checked_ignore(ignore, parameters, self.identity)
+        self._key = (
+            None if key is None else Template(key, option="key", names=names, where=self.identity)
+        )
+        self._tags = tuple(
+            Template(tag, option="tags", names=names, where=self.identity)
+            for tag in texts(tags, "tags", self.identity)
+        )
+        self.hot = Hot(
+            function,
+            self.signature,
+            () if many else self._fields(parameters),
+            self._slow_async if self.is_async else self._slow,
+            is_async=self.is_async,
+        )
+
+    def _fields(self, parameters: Sequence[str]) -> list[str]:
+        if self._key is None:
+            fields = [name for name in parameters if name not in self._ignored]
+            if self.instance in fields:
+                fields[fields.index(self.instance)] = f"{self.instance}.__cache_key__"
+        else:
+            fields = [field.expression for field in self._key.fields]
+        for tag in self._tags:
+            fields += [field.expression for field in tag.fields]
+        return list(dict.fromkeys(fields))
+
+    # -- the cache ----------------------------------------------------------------------------
+
+    def host(self) -> Host:
+        """Return the cache, after making this function part of it if it has changed."""
+        host = self._host()
+        host.ready()
+        if host.engine is not self._engine:
+            self.join(host)
+        return host
+
+    def join(self, host: Host | None = None) -> None:
+        """Become part of the cache: merge its policy, check that its tiers can take the key."""
+        if host is None:
+            host = self._host()
+        if host.shared and self._key is None and is_anonymous(self.function):
+            raise KeyTemplateError(
+                f"{self.identity} is a lambda or has free variables, so its name does not say what "
+                'it computes: give key="..." to share its results with other processes, or use a '
+                "cache with a memory tier alone"
+            )
+        if self._cache is not None and self._cache is not host:
+            self._past.add(self.counters)  # those stay with the cache they were counted for
+            self.counters = Counters()
+        self._cache = host
+        self._policy = host.policy.merged(ttl=self.ttl, **self.options)
+        self._engine = host.engine
+        host.adopt(self, self.counters)
+        host.connect(self.hot, self.counters, self._policy)
+
+    def leave(self) -> None:
+        """Answer nothing from memory until the next call has looked up its cache."""
+        self._engine = None
+        self.hot.forget()
+
+    @property
+    def policy(self) -> CachePolicy:
+        """Its options, merged with those of the cache it belongs to."""
+        return self._policy
+
+    def figures(self) -> Counters:
+        """Return what was counted for it, by whatever cache it belonged to."""
+        return Counters.total((self._past, self.counters))
+
+    # -- calls --------------------------------------------------------------------------------
+
+    async def _slow_async(self, arguments: dict[str, Any]) -> Any:
+        host = self.host()
+        if host.opening:
+            await host.settle(host.task_caller)
+        return await host.engine.read(self.call(arguments, host), host.task_caller)
+
+    def _slow(self, arguments: dict[str, Any]) -> Any:
+        host = self.host()
+        if host.opening:
+            drive(host.settle(host.thread_caller))
+        return drive(host.engine.read(self.call(arguments, host), host.thread_caller))
+
+    def call(self, arguments: dict[str, Any], host: Host) -> Call:
+        """Return the call with these bound arguments."""
+        return Call(
+            self.key(arguments, host),
+            self.tags(arguments),
+            self._policy,
+            self.counters,
+            loader=lambda: self.hot.invoke(arguments),
+            type_=self.type,
+            function=self._shown,
+            table=self.hot.table,
+            alias=None if host.engine.observer.sees_hits else self.hot.alias(arguments),
+        )
+
+    def calls(
+        self, arguments: dict[str, Any], host: Host, caller: Caller
+    ) -> tuple[list[Any], list[Call], Loader]:
+        """Return the ids of a batch, a call for each, and what loads some of them."""
+        ids = list(dict.fromkeys(arguments[self.ids]))
+        calls = []
+        for one in ids:
+            single = {**arguments, **dict.fromkeys((self.ids, *_names_of_one(self.ids)), one)}
+            calls.append(
+                Call(
+                    self.key(single, host),
+                    self.tags(single),
+                    self._policy,
+                    self.counters,
+                    loader=lambda: MISSING,
+                    type_=self.type,
+                    function=self._shown,
+                )
+            )
+        ids_of = dict(zip(map(id, calls), ids, strict=True))
+
+        async def load(wanted: Sequence[Call]) -> list[object]:
+            asked = [ids_of[id(call)] for call in wanted]
+            found = await caller.call(self.hot.invoke, {**arguments, self.ids: asked})
+            return [found.get(one, MISSING) for one in asked]
+
+        return ids, calls, load
+
+    def one(self, arguments: Sequence[Any], keywords: dict[str, Any]) -> dict[str, Any]:
+        """Bind a call; for a batch function, one with a single id where the ids stand."""
+        if not self._many:
+            return self.hot.bound(*arguments, **keywords)
+        positional = list(arguments)
+        if self.ids in keywords:
+            keywords = {**keywords, self.ids: (keywords[self.ids],)}
+        elif len(positional) > self._batch_at:
+            positional[self._batch_at] = (positional[self._batch_at],)
+        return self.hot.bound(*positional, **keywords)
+
+    def single(self, arguments: dict[str, Any], host: Host) -> Call:
+        """Return the call of `one`'s arguments, with a loader of its own."""
+        if not self._many:
+            return self.call(arguments, host)
+        ids, (call,), _ = self.calls(arguments, host, host.task_caller)
+
+        def pick(found: dict[Any, Any]) -> Any:
+            return found.get(ids[0], MISSING)
+
+        if self.is_async:
+
+            async def load_async() -> Any:
+                return pick(await self.hot.invoke({**arguments, self.ids: ids}))
+
+            call.loader = load_async
+        else:
+            call.loader = lambda: pick(self.hot.invoke({**arguments, self.ids: ids}))
+        return call
+
+    def key(self, arguments: dict[str, Any], host: Host) -> str:
+        """Return the text key of bound arguments."""
+        version = self._policy.version
+        if self._key is not None:
+            return versioned(self._key.render(arguments), version)
+        named = [
+            (name, value)
+            for name, value in arguments.items()
+            if name in self.signature.parameters and name not in self._ignored
+        ]
+        identity = self.identity
+        if not host.shared:
+            if is_anonymous(self.function):
+                identity = f"{identity}#{identity_token(self.function)}"
+            named = [(name, self._in_memory(name, value)) for name, value in named]
+        return derived_key(identity, version, named)
+
+    def _in_memory(self, name: str, value: object) -> object:
+        """Return what stands for an argument where only this process sees the key."""
+        if name == self.instance and not has_cache_key(value):
+            return identity_token(value)
+        if isinstance(value, type):  # also one that cannot be imported by its name
+            return f"{class_identity(value)}#{identity_token(value)}"
+        return value
+
+    def tags(self, arguments: dict[str, Any]) -> tuple[str, ...]:
+        """Return the tags of bound arguments, sorted, each once."""
+        if not self._tags:
+            return ()
+        return tuple(sorted({tag.render(arguments) for tag in self._tags}))
+
+    def type(self) -> Any:
+        """Return what the codec builds: the return annotation, resolved at first need."""
+        if self._type is MISSING:
+            annotation = return_type(self.function)
+            if self._many:
+                annotation = (*get_args(annotation), Any, Any)[1]
+            self._type = annotation
+        return self._type
+
+
+def _instance_parameter(function: Callable[..., Any], parameters: Sequence[str]) -> str | None:
+    """Return the parameter that a method is bound through, for a function of a class body."""
+    path = getattr(function, "__qualname__", "").split(".")
+    in_class = len(path) > 1 and path[-2] != "<locals>"
+    return "self" if in_class and parameters[:1] == ["self"] else None
+
+
+def _batch_parameter(
+    where: str, parameters: Sequence[str], instance: str | None
+) -> tuple[int, str]:
+    at = 1 if instance is not None or parameters[:1] == ["cls"] else 0
+    if len(parameters) <= at:
+        raise KeyTemplateError(f"{where} takes no ids: cached_many wants a loader (ids, *args)")
+    return at, parameters[at]
+
+
+def _names_of_one(ids: str) -> tuple[str, ...]:
+    """Return the names under which one of the ids stands in a template."""
+    singular = ids[:-1] if ids.endswith("s") and len(ids) > 1 else ids
+    return tuple(dict.fromkeys(("id", singular)))
+
+
+def _checked_ignore(
+    ignore: Collection[str], parameters: Sequence[str], where: str
+) -> frozenset[str]:
+    names = texts(ignore, "ignore", where)
+    unknown = [name for name in names if name.lstrip("*") not in parameters]
+    if unknown:
+        raise KeyTemplateError(
+            f"ignore={unknown[0]!r} of {where} is not one of its parameters: "
+            f"{', '.join(parameters) or 'it has none'}"
+        )
+    return frozenset(name.lstrip("*") for name in names)
+
+
+def texts(given: Collection[str], option: str, where: str) -> tuple[str, ...]:
+    """Return the texts of a list; refuse one text, which would be read letter by letter."""
+    if isinstance(given, str) or not all(isinstance(each, str) for each in given):
+        raise KeyTemplateError(
+            f"{option}={given!r} of {where} is refused: give a list or tuple of texts, as in "
+            f'{option}=["..."]'
+        )
+    return tuple(given)

@@ -1,0 +1,430 @@
+"""Reads through the tiers and fills upwards; the only module that knows there are several.
+
+A request comes here when the hot path of a decorated function had no answer, or from a method of
+the cache. L1 is asked again (by its text key), then the request joins or starts a flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from tiercache._clock import Clock
+from tiercache._flight import Flight, Load, Outcome
+from tiercache.callers import Caller
+from tiercache.entry import MISSING, Entry, Slot
+from tiercache.errors import CacheClosed, CodecError, LoadCycle
+from tiercache.invalidation import Invalidation
+from tiercache.loading import Call, Item, Loader, Loading, copier, late
+from tiercache.local import Local
+from tiercache.outbox import Outbox, Scope
+from tiercache.policy import CachePolicy
+from tiercache.stats import Counters
+from tiercache.telemetry.observer import Lookup, Observer, Reason
+from tiercache.tiers.base import Ask
+from tiercache.tiers.guarded import GuardedTier
+
+bypassed: ContextVar[frozenset[int]] = ContextVar("tiercache_bypassed", default=frozenset())
+"""The engines (by id) that calls of this context go round."""
+
+
+class Engine:
+    """Answers the requests of one cache."""
+
+    def __init__(
+        self,
+        *,
+        local: Local,
+        tiers: Sequence[GuardedTier],
+        loading: Loading,
+        invalidation: Invalidation,
+        outbox: Outbox,
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
+        self.local = local
+        self.tiers = tuple(tiers)
+        self.invalidation = invalidation
+        self.outbox = outbox
+        self.clock = clock
+        self.observer = observer
+        self.counters = Counters()
+        self.bypassed_everywhere = 0
+        self.closed = False
+        self._loading = loading
+
+    # -- reading ------------------------------------------------------------------------------
+
+    async def read(self, call: Call, caller: Caller, operation: str = "get_or_load") -> object:
+        """Return the call's value: from a tier, from a load under way, or from its loader."""
+        if self.is_bypassed():
+            call.counters.bypassed += 1
+            return await caller.call(call.loader)
+        transaction = self.outbox.transaction()
+        if transaction is not None:
+            return await self._read_private(call, caller, operation)
+        slot = self.local.lookup(call.key, call.tags)
+        if slot is not None and self._is_fresh(slot):
+            if self.observer.sees_hits:
+                return self._shown_hit(slot, call, caller, operation)
+            return self._hit(slot, call, caller)
+        lookup = Lookup(operation, key=call.key, function=call.function)
+        with self.observer.reading(lookup):
+            outcome = await self._fly(call, caller, lookup, slot)
+            self._count(call.counters, outcome, lookup)
+            return _copied(call.policy, outcome.value)
+
+    async def read_many(
+        self, calls: Sequence[Call], loader: Loader, caller: Caller, operation: str = "load_many"
+    ) -> list[object]:
+        """Return the calls' values, `MISSING` for what the loader does not know.
+
+        The loader is called once, with those that no tier has and nobody is loading yet.
+        """
+        if self.is_bypassed():
+            for call in calls:
+                call.counters.bypassed += 1
+            return list(await loader(calls))
+        if self.outbox.transaction() is not None:
+            return await self._read_private_many(calls, loader, caller)
+        values: dict[int, object] = {}
+        waiting: list[tuple[int, Flight]] = []
+        led: list[Item] = []
+        lookup = Lookup(operation, key_count=len(calls))
+        for index, call in enumerate(calls):
+            entered = self.local.enter(call.key, call.tags, self._is_fresh, caller.may_join)
+            if isinstance(entered, Slot):
+                values[index] = self._hit(entered, call, caller)
+                continue
+            flight, leads = entered
+            waiting.append((index, flight))
+            if leads:
+                led.append(Item(call, flight))
+            else:
+                call.counters.coalesced += 1
+        if not waiting:
+            return [values[index] for index in range(len(calls))]
+        with self.observer.reading(lookup):
+            if led:
+                self._launch(led, loader, caller, lookup, "miss")
+            for index, flight in waiting:
+                call = calls[index]
+                outcome = await self._await(call, flight, caller, None)
+                if outcome is None:  # abandoned by whoever loaded it: ask for this one alone
+                    outcome = await self._fly(call, caller, lookup, None, loader)
+                self._count(call.counters, outcome, lookup)
+                values[index] = _copied(call.policy, outcome.value)
+        return [values[index] for index in range(len(calls))]
+
+    async def refresh(self, call: Call, caller: Caller) -> object:
+        """Load anew whatever the tiers hold, and empty the key in the L1 of others."""
+        if self.is_bypassed():
+            return await caller.call(call.loader)
+        if self.outbox.transaction() is not None:
+            lookup = Lookup("refresh", key=call.key, function=call.function)
+            return await self._load_privately(call.counters, lookup, caller, call.loader)
+        flight = self.local.begin(call.key, call.tags, forced=True)
+        lookup = Lookup("refresh", key=call.key, function=call.function)
+        with self.observer.reading(lookup):
+            item = Item(call, flight)
+            self._launch([item], _one(caller), caller, lookup, "forced")
+            outcome = await self._await(call, flight, caller, None)
+            if outcome is None:
+                return await self.refresh(call, caller)
+            lookup.result = "miss"
+            await self.invalidation.tell([call.key], caller)
+            return _copied(call.policy, outcome.value)
+
+    async def peek(
+        self,
+        keys: Sequence[str],
+        tags: tuple[str, ...] | None,
+        type_: Callable[[], Any],
+        policy: CachePolicy,
+        caller: Caller,
+        counters: Counters | None = None,
+    ) -> dict[str, object]:
+        """Return what the tiers hold of the keys, without loading; what is found fills L1."""
+        if self.is_bypassed():
+            return {}
+        transaction = self.outbox.transaction()
+        scope = None if transaction is None else self.outbox.scope(transaction)
+        found: dict[str, object] = {}
+        wanted: list[str] = []
+        asked = dict.fromkeys(keys)
+        for key in asked:
+            if scope is not None and scope.hides(key, tags):
+                continue
+            slot = self.local.lookup(key, tags)
+            if slot is not None and self._is_fresh(slot):
+                if scope is not None and scope.hides(key, slot.tags):
+                    continue
+                self.local.touch(slot)
+                found[key] = _copied(policy, slot.value)
+                if counters is not None:
+                    counters.l1 += 1
+            else:
+                wanted.append(key)
+        if wanted and self.tiers:
+            found.update(await self._glance(wanted, tags, type_, policy, caller, counters, scope))
+        if counters is not None:
+            counters.misses += sum(key not in found for key in asked)
+        return found
+
+    async def _glance(
+        self,
+        keys: Sequence[str],
+        tags: tuple[str, ...] | None,
+        type_: Callable[[], Any],
+        policy: CachePolicy,
+        caller: Caller,
+        counters: Counters | None,
+        scope: Scope | None,
+    ) -> dict[str, object]:
+        found: dict[str, object] = {}
+        flights = {key: self.local.begin(key, tags) for key in keys}
+        lookup = Lookup("get", key=keys[0], key_count=len(keys) if len(keys) > 1 else None)
+        try:
+            with self.observer.reading(lookup):
+                entries = await self._loading.glance(
+                    [Ask(key, tags) for key in keys], type_, caller
+                )
+                for key, (entry, level) in entries.items():
+                    if scope is not None and scope.hides(key, entry.tags):
+                        continue
+                    if scope is None and not self.outbox.transaction():
+                        slot = self._loading.slot(key, entry, policy, started=None)
+                        self.local.fill(flights[key], slot)
+                    found[key] = _copied(policy, entry.value)
+                    lookup.result, lookup.tier = "hit", level
+                    if counters is not None:
+                        counters.hit(level)
+                if not found:
+                    lookup.result = "miss"
+        finally:
+            for flight in flights.values():
+                self.local.land(flight, None)
+        return found
+
+    def _is_fresh(self, slot: Slot) -> bool:
+        return self.clock.monotonic() < slot.expires
+
+    def _hit(self, slot: Slot, call: Call, caller: Caller) -> object:
+        call.counters.l1 += 1
+        self.local.touch(slot)
+        now = self.clock.monotonic()
+        if now >= slot.serve_until:
+            # Due for a refresh. Asked again only later, should this one fail.
+            slot.serve_until = now + (slot.expires - now) / 2
+            self._refresh_behind(call, caller)
+        elif slot.alias is None and not self.observer.sees_hits:
+            with self.local.lock:
+                if slot.serve_until > now:
+                    call.name_slot(slot)
+        return _copied(call.policy, slot.value)
+
+    def _shown_hit(self, slot: Slot, call: Call, caller: Caller, operation: str) -> object:
+        lookup = Lookup(operation, key=call.key, function=call.function)
+        with self.observer.reading(lookup):
+            lookup.result, lookup.tier = "hit", "l1"
+            return self._hit(slot, call, caller)
+
+    def _refresh_behind(self, call: Call, caller: Caller) -> None:
+        entered = self.local.enter(call.key, call.tags, lambda slot: False, lambda load: True)
+        assert not isinstance(entered, Slot)
+        flight, leads = entered
+        if leads:
+            lookup = Lookup("refresh", key=call.key, function=call.function)
+            self._launch([Item(call, flight)], _one(caller), caller, lookup, "refresh_ahead")
+
+    async def _fly(
+        self,
+        call: Call,
+        caller: Caller,
+        lookup: Lookup,
+        stale: Slot | None,
+        loader: Loader | None = None,
+    ) -> Outcome:
+        while True:
+            entered = self.local.enter(call.key, call.tags, self._is_fresh, caller.may_join)
+            if isinstance(entered, Slot):
+                return Outcome(entered.value, "l1")
+            flight, leads = entered
+            if leads:
+                if stale is not None:
+                    flight.stale = self._entry(stale)
+                self._launch(
+                    [Item(call, flight)],
+                    loader or _one(caller),
+                    caller,
+                    lookup,
+                    "miss" if stale is None else "expired",
+                )
+            else:
+                lookup.coalesced = True
+                call.counters.coalesced += 1
+            outcome = await self._await(call, flight, caller, stale)
+            if outcome is not None:
+                return outcome
+
+    def _launch(
+        self,
+        items: list[Item],
+        loader: Loader,
+        caller: Caller,
+        lookup: Lookup,
+        reason: Reason,
+    ) -> None:
+        policy = items[0].call.policy
+        behind = (
+            reason == "refresh_ahead"
+            or policy.soft_timeout is not None
+            or policy.hard_timeout is not None
+        )
+        load = Load([item.flight for item in items], detached=reason == "refresh_ahead")
+        work = self._loading.run(load, items, loader, caller, lookup, reason)
+        if reason == "refresh_ahead":
+            work = self._rooted(work, lookup, reason)
+        caller.launch(load, work, behind=behind)
+
+    async def _rooted(self, work: Any, lookup: Lookup, reason: Reason) -> None:
+        with self.observer.refreshing(lookup, reason):
+            await work
+
+    async def _await(
+        self, call: Call, flight: Flight, caller: Caller, stale: Slot | None
+    ) -> Outcome | None:
+        """Wait for a flight as long as the policy allows; None when it was abandoned."""
+        policy = call.policy
+        soft, hard = policy.soft_timeout, policy.hard_timeout
+        if soft is not None and not await caller.wait(flight, soft):
+            old = self._stale(flight, stale)
+            if old is not MISSING:
+                assert flight.load is not None
+                flight.load.detached = True
+                return Outcome(old, stale=True)
+        left = None if hard is None else max(hard - (soft or 0.0), 0.0)
+        if not await caller.wait(flight, left):
+            assert hard is not None
+            old = self._stale(flight, stale)
+            if old is MISSING:
+                self.local.flights.drop_unwanted(flight)
+                raise late(call, hard)
+            return Outcome(old, stale=True)
+        error = flight.error
+        if error is not None and not isinstance(error, (CodecError, LoadCycle)):
+            old = self._stale(flight, stale)
+            if old is not MISSING:
+                return Outcome(old, stale=True)
+        outcome = flight.result()
+        assert flight.load is not None
+        if outcome is None and self.closed:
+            raise CacheClosed(f"the cache was closed while {call.key!r} was being loaded")
+        if outcome is None and flight.load.cancelled_itself:
+            raise asyncio.CancelledError  # as the loader did: to try again would be to go round
+        return outcome
+
+    def _stale(self, flight: Flight, slot: Slot | None) -> object:
+        """Return the old value that may stand in, or `MISSING`."""
+        if slot is not None and not slot.void and self.clock.monotonic() < slot.stale_until:
+            return slot.value
+        entry = flight.stale
+        if entry is not None and flight.fills and self.clock.time() < entry.stale_until:
+            return entry.value
+        return MISSING
+
+    def _entry(self, slot: Slot) -> Entry:
+        shift = self.clock.time() - self.clock.monotonic()
+        return Entry(
+            slot.value,
+            slot.created + shift,
+            slot.expires + shift,
+            slot.stale_until + shift,
+            slot.tags,
+        )
+
+    # -- inside a transaction -----------------------------------------------------------------
+
+    async def _read_private(self, call: Call, caller: Caller, operation: str) -> object:
+        """Read inside the calling task's open transaction.
+
+        What the transaction sees is its own (its snapshot may be old, its writes are not
+        committed): a load runs in this task, is joined by nobody and fills nothing. Hits of what it
+        has not invalidated are served.
+        """
+        tags = call.tags
+        found = await self.peek([call.key], tags, call.type, call.policy, caller, call.counters)
+        if call.key in found:
+            return found[call.key]
+        lookup = Lookup(operation, key=call.key, function=call.function)
+        lookup.result = "miss"
+        with self.observer.reading(lookup):
+            return await self._load_privately(call.counters, lookup, caller, call.loader)
+
+    async def _read_private_many(
+        self, calls: Sequence[Call], loader: Loader, caller: Caller
+    ) -> list[object]:
+        values: list[object] = []
+        for call in calls:
+            found = await self.peek(
+                [call.key], call.tags, call.type, call.policy, caller, call.counters
+            )
+            values.append(found.get(call.key, MISSING))
+        missing = [call for call, value in zip(calls, values, strict=True) if value is MISSING]
+        if missing:
+            lookup = Lookup("load_many", key_count=len(calls))
+            lookup.result = "miss"
+            with self.observer.reading(lookup):
+                loaded = iter(
+                    await self._load_privately(missing[0].counters, lookup, caller, loader, missing)
+                )
+            values = [next(loaded) if value is MISSING else value for value in values]
+        return values
+
+    async def _load_privately(
+        self,
+        counters: Counters,
+        lookup: Lookup,
+        caller: Caller,
+        loader: Callable[..., Any],
+        *arguments: Any,
+    ) -> Any:
+        counters.loads += 1
+        try:
+            with self.observer.loading(lookup, "miss"):
+                return await caller.call(loader, *arguments)
+        except Exception:
+            counters.load_errors += 1
+            raise
+
+    # -- small things -------------------------------------------------------------------------
+
+    def is_bypassed(self) -> bool:
+        """Whether the calling context goes round this cache."""
+        return bool(self.bypassed_everywhere) or id(self) in bypassed.get()
+
+    def _count(self, counters: Counters, outcome: Outcome, lookup: Lookup) -> None:
+        lookup.tier = outcome.level
+        if outcome.stale:
+            counters.stale += 1
+            lookup.result = "stale"
+        elif outcome.level is None:
+            counters.misses += 1
+            lookup.result = "miss"
+        else:
+            counters.hit(outcome.level)
+            lookup.result = "hit"
+
+
+def _one(caller: Caller) -> Loader:
+    async def load(calls: Sequence[Call]) -> list[object]:
+        return [await caller.call(calls[0].loader)]
+
+    return load
+
+
+def _copied(policy: CachePolicy, value: object) -> object:
+    copy = copier(policy.copy)
+    return value if copy is None else copy(value)

@@ -1,0 +1,72 @@
+"""The blocking face of a cache: every async name of `Cache`, for threads without a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Unpack
+
+from tiercache.callers import drive
+from tiercache.calls import Host
+from tiercache.events import Scalar
+from tiercache.happenings import Happenings
+from tiercache.operations import Operations
+from tiercache.policy import Duration, PolicyOptions
+
+
+class SyncCache:
+    """The same methods as `Cache`, each of which blocks the calling thread until it is done."""
+
+    def __init__(self, host: Host, operations: Operations, happenings: Happenings) -> None:
+        self._host = host
+        self._operations = operations
+        self._happenings = happenings
+
+    def get(self, key: str, default: Any = None, *, type: Any = Any) -> Any:
+        """See `Cache.get`."""
+        return drive(self._operations.get(self._host.thread_caller, key, default, type))
+
+    def set(
+        self, key: str, value: Any, *, ttl: Duration | None = None, tags: Sequence[str] = ()
+    ) -> None:
+        """See `Cache.set`."""
+        self.set_many({key: value}, ttl=ttl, tags=tags)
+
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Any],
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        **policy: Unpack[PolicyOptions],
+    ) -> Any:
+        """See `Cache.get_or_load`; an async loader runs on the cache's own loop."""
+        caller = self._host.thread_caller
+        return drive(self._operations.get_or_load(caller, key, loader, ttl, tags, policy))
+
+    def get_many(self, keys: Sequence[str], *, type: Any = Any) -> dict[str, Any]:
+        """See `Cache.get_many`."""
+        return drive(self._operations.get_many(self._host.thread_caller, keys, type))
+
+    def set_many(
+        self,
+        items: Mapping[str, Any],
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+    ) -> None:
+        """See `Cache.set_many`."""
+        drive(self._operations.set_many(self._host.thread_caller, items, ttl, tags))
+
+    def invalidate(self, *keys: str, tags: Sequence[str] = ()) -> bool:
+        """See `Cache.invalidate`."""
+        return drive(self._operations.invalidate(self._host.thread_caller, keys, tags))
+
+    def clear(self) -> bool:
+        """See `Cache.clear`."""
+        return drive(self._operations.clear(self._host.thread_caller))
+
+    def emit(self, event: str, /, **payload: Scalar) -> bool:
+        """See `Cache.emit`."""
+        self._host.ready()
+        return drive(self._happenings.emit(event, payload, self._host.thread_caller))
