@@ -179,10 +179,10 @@ def _of_commit(seen: Commit) -> str:
     if not seen.seen_by_workers:
         return text
     others = ", ".join(
-        f"'{name}' at read {reads}"
+        f"'{name}'" if reads == 1 else f"'{name}' (read {reads})"
         for name, reads in zip(seen.seen_by_workers, seen.reads_by_workers, strict=True)
     )
-    return f"{text}; in the other processes {others}"
+    return f"{text}, in the other processes {others}"
 
 
 def _of_rollback(seen: Rollback) -> str:

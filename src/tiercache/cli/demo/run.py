@@ -83,7 +83,8 @@ class _Run:
             random = Random(settings.seed)  # noqa: S311 - names and orders, no secrets
             await shop.create(LOST_USERS[-1], random)
             self._tiers = {"l1": f"memory, {ENTRIES:,} entries", **site.tiers}
-            self._screen.say(f"starting {settings.processes} other processes")
+            if settings.processes:
+                self._screen.say(f"starting other processes: {settings.processes}")
             workers = await stack.enter_async_context(
                 started(site, settings.processes, settings.seed)
             )
