@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn
 
 from tiercache.codec.safe.compiler import Compiler
 from tiercache.codec.safe.dynamic import DYNAMIC, TooDeep, noted
+from tiercache.codec.safe.plain import describes_itself
 from tiercache.codec.safe.plan import Plan, Refused, locate
 from tiercache.codec.safe.wide import pack, unpack
 from tiercache.errors import CodecError
@@ -26,20 +27,27 @@ _WAY_OUT: Final = (
 )
 
 
+_Known = tuple[bytes, Plan, bool]
+"""Of one annotation: the digest of its shape, its plan, and whether its values need neither."""
+
+
 class SafeCodec:
     """Keeps values exactly, or refuses them; never executes what it reads."""
 
     id = 1
 
     def __init__(self) -> None:
-        self._plans: dict[Any, tuple[bytes, Plan]] = {}
-        self._unhashable: dict[int, tuple[Any, tuple[bytes, Plan]]] = {}
+        self._plans: dict[Any, _Known] = {}
+        self._unhashable: dict[int, tuple[Any, _Known]] = {}
 
     def encode(self, value: object, type_: Any = Any) -> bytes:
         """Return the value's bytes; `CodecError` names the path to what cannot be kept."""
-        digest, plan = self._plan(type_)
+        digest, plan, plain = self._plan(type_)
         try:
-            return digest + pack(plan.lower(value))
+            lowered = plan.lower(value)
+            if plain:
+                return _UNTYPED + pack(DYNAMIC.lower(value))
+            return digest + pack(lowered)
         except (Refused, RecursionError) as error:
             _refuse(plan, value, error)
 
@@ -48,7 +56,7 @@ class SafeCodec:
 
         What was written without a type is read with one where it conforms to it.
         """
-        digest, plan = self._plan(type_)
+        digest, plan, _ = self._plan(type_)
         found = data[:_DIGEST]
         if found != digest and found != _UNTYPED:
             raise CodecError(f"written for another shape than {plan.shape}", reason="version")
@@ -63,7 +71,7 @@ class SafeCodec:
             raise CodecError(f"not the bytes of a {plan.shape}: {error}") from error
         return value
 
-    def _plan(self, type_: Any) -> tuple[bytes, Plan]:
+    def _plan(self, type_: Any) -> _Known:
         try:
             known = self._plans.get(type_)
         except TypeError:  # as `Annotated` is with something unhashable: known by identity
@@ -86,14 +94,14 @@ def _bound(plans: dict[Any, Any]) -> None:
         plans.clear()
 
 
-def _compile(type_: Any) -> tuple[bytes, Plan]:
+def _compile(type_: Any) -> _Known:
     compiler = Compiler()
     try:
         plan = compiler.plan(type_)
-        return _digest(compiler.shape(plan)), plan
+        return _digest(compiler.shape(plan)), plan, describes_itself(type_)
     except Exception as error:  # noqa: BLE001  # reading annotations runs what stands in them
         plan = noted(f"its annotation cannot be used: {error!r:.200}")
-        return _digest(plan.shape), plan
+        return _digest(plan.shape), plan, False
 
 
 def _digest(shape: str) -> bytes:
