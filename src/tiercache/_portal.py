@@ -74,9 +74,10 @@ class Portal:
 
         Called on the loop's own thread (by an event handler that calls a sync function), a second
         portal takes over for that call: blocking the loop that has to do the work would hang it.
+        So does a third for a call on the second one's thread.
         """
         loop = self.loop
-        if threading.current_thread() is self._thread:
+        if self._is_blocked_by(threading.current_thread()):
             if self._relief is None:
                 self._relief = Portal(f"{self._name}-relief")
             return self._relief.run(work)
@@ -86,6 +87,12 @@ class Portal:
         except BaseException:
             future.cancel()
             raise
+
+    def _is_blocked_by(self, thread: threading.Thread) -> bool:
+        """Whether the loop cannot turn while this thread waits: it waits for the thread itself."""
+        if thread is self._thread:
+            return True
+        return self._relief is not None and self._relief._is_blocked_by(thread)
 
     def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a coroutine in the background, owned by this portal; its failure is logged."""

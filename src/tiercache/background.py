@@ -25,6 +25,7 @@ logger = logging.getLogger("tiercache")
 
 SWEEP_EVERY = 0.5
 SWEEP_BATCH = 1_000
+FINISH_EVERY = 0.5
 PRUNE_EVERY = 60.0
 PRUNE_BATCH = 500
 
@@ -75,6 +76,8 @@ class Background:
             self._portal.spawn(self._sweep)
         if any(tier.kind == "database" for tier in self._tiers):
             self._portal.spawn(self._prune)
+        if self._tiers or self._bus is not None:
+            self._portal.spawn(self._finish)
 
     # -- the bus ------------------------------------------------------------------------------
 
@@ -128,5 +131,15 @@ class Background:
         """Finish, now that a tier answers again, what it missed."""
         self._portal.spawn(self._replay)
 
+    async def _finish(self) -> None:
+        # For a tier that refused, and a bus that was away: no circuit closes when they are back.
+        while True:
+            await asyncio.sleep(FINISH_EVERY)
+            if self._invalidation.pending and all(t.circuit == "closed" for t in self._tiers):
+                await self._replay()
+
     async def _replay(self) -> None:
-        await self._invalidation.replay(self._caller)
+        try:
+            await self._invalidation.replay(self._caller)
+        except Exception:
+            logger.exception("what could not be invalidated was not repeated")

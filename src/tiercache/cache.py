@@ -69,8 +69,9 @@ class Cache:
     - ``outbox``: the `poolkit.Pool` whose transactions carry invalidations; ``"auto"`` takes those
       of the tiers.
     - ``policy``: the defaults of every function.
-    - ``codec`` (``"safe"``, ``"pickle"`` or an object) and ``secret`` (text or bytes, at least 16
-      of them): how values are written to shared tiers, and the key with which they are signed.
+    - ``codec`` (``"safe"``, ``"pickle"``, a codec, or a whole `tiercache.codec.Sealer`) and
+      ``secret`` (text or bytes, at least 16 of them): how values are written to shared tiers, and
+      the key with which they are signed.
     - ``clock``, ``tracer_provider``, ``meter_provider``: for tests, and for applications with
       several of them.
 
@@ -90,7 +91,7 @@ class Cache:
         bus: Bus | Literal["auto"] | None = "auto",
         outbox: Pool | Literal["auto"] | None = "auto",
         policy: CachePolicy | None = None,
-        codec: Codec | str | None = None,
+        codec: Codec | Sealer | str | None = None,
         secret: str | bytes | None = None,
         clock: Clock | None = None,
         tracer_provider: Any = None,
@@ -114,7 +115,7 @@ class Cache:
             remotes=remotes,
             bus=chosen,
             bus_timeout=parse_duration(bus_timeout, "bus_timeout", never=False),
-            sealer=Sealer(codec=codec, secret=secret),
+            sealer=_sealer(codec, secret),
             clock=SystemClock() if clock is None else clock,
             observer=observer_of(name, tracer_provider, meter_provider, spans, span_keys),
             portal=Portal(name),
@@ -499,6 +500,16 @@ class Cache:
             None if memory is None else memory.touch,
             copier(policy.copy),
         )
+
+
+def _sealer(codec: Codec | Sealer | str | None, secret: str | bytes | None) -> Sealer:
+    if not isinstance(codec, Sealer):
+        return Sealer(codec=codec, secret=secret)
+    if secret is not None:
+        raise PolicyError(
+            "secret= is given beside a Sealer, which has its own; give it to that one"
+        )
+    return codec
 
 
 _caches: weakref.WeakSet[Cache] = weakref.WeakSet()

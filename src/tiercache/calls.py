@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, get_args
 
 from tiercache._hot import Hot
@@ -231,7 +232,7 @@ class Definition:
                     self.tags(single),
                     self._policy,
                     self.counters,
-                    loader=lambda: MISSING,
+                    loader=partial(self._load_one, arguments, one),
                     type_=self.type,
                     function=self._shown,
                 )
@@ -241,7 +242,7 @@ class Definition:
         async def load(wanted: Sequence[Call]) -> list[object]:
             asked = [ids_of[id(call)] for call in wanted]
             found = await caller.call(self.hot.invoke, {**arguments, self.ids: asked})
-            return [found.get(one, MISSING) for one in asked]
+            return self._picked(found, asked)
 
         return ids, calls, load
 
@@ -260,20 +261,28 @@ class Definition:
         """Return the call of `one`'s arguments, with a loader of its own."""
         if not self._many:
             return self.call(arguments, host)
-        ids, (call,), _ = self.calls(arguments, host, host.task_caller)
-
-        def pick(found: dict[Any, Any]) -> Any:
-            return found.get(ids[0], MISSING)
-
-        if self.is_async:
-
-            async def load_async() -> Any:
-                return pick(await self.hot.invoke({**arguments, self.ids: ids}))
-
-            call.loader = load_async
-        else:
-            call.loader = lambda: pick(self.hot.invoke({**arguments, self.ids: ids}))
+        _, (call,), _ = self.calls(arguments, host, host.task_caller)
         return call
+
+    def _load_one(self, arguments: dict[str, Any], one: Any) -> Any:
+        """Call the batch loader for one id; an awaitable where it is async."""
+        found = self.hot.invoke({**arguments, self.ids: [one]})
+        if not self.is_async:
+            return self._picked(found, [one])[0]
+
+        async def pick() -> Any:
+            return self._picked(await found, [one])[0]
+
+        return pick()
+
+    def _picked(self, found: Any, asked: Sequence[Any]) -> list[Any]:
+        """Return the values of the ids that were asked for, in their order."""
+        if not isinstance(found, Mapping):
+            raise TypeError(
+                f"{self.identity} returned {type(found).__name__}: the loader of cached_many "
+                "returns a dict {id: value}"
+            )
+        return [found.get(one, MISSING) for one in asked]
 
     def key(self, arguments: dict[str, Any], host: Host) -> str:
         """Return the text key of bound arguments."""

@@ -93,22 +93,29 @@ class Engine:
         waiting: list[tuple[int, Flight]] = []
         led: list[Item] = []
         lookup = Lookup(operation, key_count=len(calls))
-        for index, call in enumerate(calls):
-            entered = self.local.enter(call.key, call.tags, self._is_fresh, caller.may_join)
-            if isinstance(entered, Slot):
-                values[index] = self._hit(entered, call, caller)
-                continue
-            flight, leads = entered
-            waiting.append((index, flight))
-            if leads:
-                led.append(Item(call, flight))
-            else:
-                call.counters.coalesced += 1
+        hits: list[tuple[int, Slot]] = []
+        with self.local.lock:  # who joins finds the load on its flight
+            for index, call in enumerate(calls):
+                old = self.local.lookup(call.key, call.tags)
+                entered = self.local.enter(call.key, call.tags, self._is_fresh, caller.may_join)
+                if isinstance(entered, Slot):
+                    hits.append((index, entered))
+                    continue
+                flight, leads = entered
+                waiting.append((index, flight))
+                if leads:
+                    flight.stale = None if old is None else self._entry(old)
+                    led.append(Item(call, flight))
+                else:
+                    call.counters.coalesced += 1
+            load = Load([item.flight for item in led])
+        for index, slot in hits:
+            values[index] = self._hit(slot, calls[index], caller)
         if not waiting:
             return [values[index] for index in range(len(calls))]
         with self.observer.reading(lookup):
             if led:
-                self._launch(led, loader, caller, lookup, "miss")
+                self._launch(load, led, loader, caller, lookup, "miss")
             for index, flight in waiting:
                 call = calls[index]
                 outcome = await self._await(call, flight, caller, None)
@@ -126,10 +133,11 @@ class Engine:
             lookup = Lookup("refresh", key=call.key, function=call.function)
             return await self._load_privately(call.counters, lookup, caller, call.loader)
         flight = self.local.begin(call.key, call.tags, forced=True)
+        load = Load([flight])
         lookup = Lookup("refresh", key=call.key, function=call.function)
         with self.observer.reading(lookup):
             item = Item(call, flight)
-            self._launch([item], _one(caller), caller, lookup, "forced")
+            self._launch(load, [item], _one(caller), caller, lookup, "forced")
             outcome = await self._await(call, flight, caller, None)
             if outcome is None:
                 return await self.refresh(call, caller)
@@ -232,12 +240,15 @@ class Engine:
             return self._hit(slot, call, caller)
 
     def _refresh_behind(self, call: Call, caller: Caller) -> None:
-        entered = self.local.enter(call.key, call.tags, lambda slot: False, lambda load: True)
-        assert not isinstance(entered, Slot)
-        flight, leads = entered
-        if leads:
-            lookup = Lookup("refresh", key=call.key, function=call.function)
-            self._launch([Item(call, flight)], _one(caller), caller, lookup, "refresh_ahead")
+        with self.local.lock:
+            entered = self.local.enter(call.key, call.tags, lambda slot: False, lambda load: True)
+            assert not isinstance(entered, Slot)
+            flight, leads = entered
+            if not leads:
+                return
+            load = Load([flight], detached=True)
+        lookup = Lookup("refresh", key=call.key, function=call.function)
+        self._launch(load, [Item(call, flight)], _one(caller), caller, lookup, "refresh_ahead")
 
     async def _fly(
         self,
@@ -248,14 +259,17 @@ class Engine:
         loader: Loader | None = None,
     ) -> Outcome:
         while True:
-            entered = self.local.enter(call.key, call.tags, self._is_fresh, caller.may_join)
-            if isinstance(entered, Slot):
-                return Outcome(entered.value, "l1")
-            flight, leads = entered
-            if leads:
+            with self.local.lock:  # who joins finds the load on its flight
+                entered = self.local.enter(call.key, call.tags, self._is_fresh, caller.may_join)
+                if isinstance(entered, Slot):
+                    return Outcome(entered.value, "l1")
+                flight, leads = entered
+                load = Load([flight]) if leads else None
+            if load is not None:
                 if stale is not None:
                     flight.stale = self._entry(stale)
                 self._launch(
+                    load,
                     [Item(call, flight)],
                     loader or _one(caller),
                     caller,
@@ -271,6 +285,7 @@ class Engine:
 
     def _launch(
         self,
+        load: Load,
         items: list[Item],
         loader: Loader,
         caller: Caller,
@@ -283,7 +298,6 @@ class Engine:
             or policy.soft_timeout is not None
             or policy.hard_timeout is not None
         )
-        load = Load([item.flight for item in items], detached=reason == "refresh_ahead")
         work = self._loading.run(load, items, loader, caller, lookup, reason)
         if reason == "refresh_ahead":
             work = self._rooted(work, lookup, reason)

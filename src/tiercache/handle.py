@@ -22,6 +22,7 @@ from tiercache.stats import CacheStats
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
+S = TypeVar("S")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -81,12 +82,20 @@ class AsyncHandle(Protocol[P, T_co]):
         """Return this function's figures."""
         ...
 
+    # Of a class method, of a method seen on its class, of a method, of a static method: type
+    # checkers hand all of them over as the function inside, so its first parameter has to tell.
+    @overload
+    def __get__(
+        self: AsyncHandle[Concatenate[S, Q], T], instance: object, owner: S
+    ) -> AsyncHandle[Q, T]: ...
     @overload
     def __get__(self, instance: None, owner: Any = None) -> AsyncHandle[P, T_co]: ...
     @overload
     def __get__(
-        self: AsyncHandle[Concatenate[Any, Q], T], instance: object, owner: Any = None
+        self: AsyncHandle[Concatenate[S, Q], T], instance: S, owner: Any = None
     ) -> AsyncHandle[Q, T]: ...
+    @overload
+    def __get__(self, instance: object, owner: Any = None) -> AsyncHandle[P, T_co]: ...
 
 
 class SyncHandle(Protocol[P, T_co]):
@@ -121,12 +130,20 @@ class SyncHandle(Protocol[P, T_co]):
         """Return this function's figures."""
         ...
 
+    # Of a class method, of a method seen on its class, of a method, of a static method: type
+    # checkers hand all of them over as the function inside, so its first parameter has to tell.
+    @overload
+    def __get__(
+        self: SyncHandle[Concatenate[S, Q], T], instance: object, owner: S
+    ) -> SyncHandle[Q, T]: ...
     @overload
     def __get__(self, instance: None, owner: Any = None) -> SyncHandle[P, T_co]: ...
     @overload
     def __get__(
-        self: SyncHandle[Concatenate[Any, Q], T], instance: object, owner: Any = None
+        self: SyncHandle[Concatenate[S, Q], T], instance: S, owner: Any = None
     ) -> SyncHandle[Q, T]: ...
+    @overload
+    def __get__(self, instance: object, owner: Any = None) -> SyncHandle[P, T_co]: ...
 
 
 class Face:
@@ -222,6 +239,14 @@ class BoundHandle(Face, partial[Any]):
 
     def __repr__(self) -> str:
         return f"<cached {self.__wrapped__!r}>"
+
+    def __eq__(self, other: object) -> bool:  # as bound methods are
+        if not isinstance(other, BoundHandle):
+            return NotImplemented
+        return self.func is other.func and self.args[0] is other.args[0]
+
+    def __hash__(self) -> int:
+        return hash((self.func, id(self.args[0])))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return getattr, (self.args[0], self.__name__)

@@ -150,6 +150,11 @@ class Invalidation:
         except TierError:
             self._remember(change)
 
+    @property
+    def pending(self) -> bool:
+        """Whether something could not be invalidated yet."""
+        return bool(self._recovery)
+
     async def replay(self, caller: Caller) -> bool:
         """Repeat what is pending, whole; True when nothing is left over."""
         while self._recovery:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
@@ -100,7 +100,7 @@ class CacheStats:
     ``invalidations`` belong to the cache and are zero for one function.
     """
 
-    hits: Mapping[str, int]
+    hits: Mapping[str, int] = field(hash=False)
     misses: int = 0
     loads: int = 0
     load_errors: int = 0

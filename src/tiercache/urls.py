@@ -22,7 +22,7 @@ def tier_from_url(url: str) -> MemoryTier | RemoteTier:
     scheme, separator, _ = url.partition("://")
     base = scheme.partition("+")[0]
     if not separator:
-        raise PolicyError(f"{url!r} is not the URL of a tier; write one of: {_EXAMPLES}")
+        raise PolicyError(f"{_shown(url)} is not the URL of a tier; write one of: {_EXAMPLES}")
     if base == "memory":
         return _memory(url)
     if base in _REDIS:
@@ -38,6 +38,12 @@ def tier_from_url(url: str) -> MemoryTier | RemoteTier:
     )
 
 
+def _shown(url: str) -> str:
+    """Return the URL without what may be a password."""
+    before, at, host = url.rpartition("@")
+    return repr(f"{before.partition('://')[0]}://...@{host}" if at and "://" in before else host)
+
+
 def _near(scheme: str) -> str:
     from difflib import get_close_matches
 
@@ -49,7 +55,8 @@ def _memory(url: str) -> MemoryTier:
     parts = urlsplit(url)
     if parts.netloc or parts.path not in ("", "/"):
         raise PolicyError(
-            f"{url!r} is refused: a memory tier has options only, as in memory://?max_entries=1000"
+            f"{_shown(url)} is refused: a memory tier has options only, as in "
+            "memory://?max_entries=1000"
         )
     options: dict[str, Any] = {}
     for name, value in parse_qsl(parts.query, keep_blank_values=True):

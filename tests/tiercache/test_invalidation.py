@@ -212,10 +212,11 @@ async def test_events_of_others(make_cache: Callable[..., Cache]) -> None:
 
 async def test_figures(stack: Stack) -> None:
     """An invalidation of anything counts once; an event that invalidates nothing does not."""
+    before = stack.cache.stats().invalidations
     await stack.cache.invalidate("a", "b", tags=["t"])
     await stack.cache.clear()
     await stack.cache.emit("x")
-    assert stack.cache.stats().invalidations == 2
+    assert stack.cache.stats().invalidations == before + 2
 
 
 async def test_a_caller_that_is_cancelled(stack: Stack) -> None:

@@ -100,11 +100,14 @@ def parse(raw: bytes, run: bytes, generation: bytes) -> Value | None:
         return None
     tags = []
     at = _TAGS_AT + _COUNT.size
-    for _ in range(_COUNT.unpack_from(raw, _TAGS_AT)[0]):
-        start = at + _LENGTH.size
-        end = start + _LENGTH.unpack_from(raw, at)[0]
-        at = end + TOKEN
-        tags.append((raw[start:end].decode("utf-8", "surrogatepass"), raw[end:at]))
+    try:
+        for _ in range(_COUNT.unpack_from(raw, _TAGS_AT)[0]):
+            start = at + _LENGTH.size
+            end = start + _LENGTH.unpack_from(raw, at)[0]
+            at = end + TOKEN
+            tags.append((raw[start:end].decode("utf-8", "surrogatepass"), raw[end:at]))
+    except (struct.error, UnicodeDecodeError):  # not as it was written
+        return None
     return Value(raw[1 : 1 + TOKEN], tuple(tags), raw[at:])
 
 

@@ -256,7 +256,7 @@ def _statements(tables: Tables) -> _Statements:
     UPDATE {entry} e SET token = g.token, run = g.run, tags = g.tags, names = g.names,
       expires = g.expires, payload = g.payload
     FROM given g JOIN ours ON ours.key = g.key
-    WHERE e.namespace = $1 AND e.key = g.key AND e.token = g.held AND e.expires > now()
+    WHERE e.namespace = $1 AND e.key = g.key AND e.token = g.held
     RETURNING e.token""",
         put=f"""
     WITH kept AS ({_kept(tables, "$9::text[]", "$10::float8")})

@@ -28,6 +28,10 @@ from tiercache._sql.program import (
     Value,
     longest,
 )
+from tiercache.errors import TierError
+
+OLDEST: Final = (3, 35, 0)
+"""The first SQLite that knows RETURNING."""
 
 _NOW: Final = "((julianday('now') - 2440587.5) * 86400.0)"
 _NEVER: Final = "9e999"
@@ -62,8 +66,16 @@ class Sqlite:
 
     def version(self) -> Program[str | None]:
         """Return the version of the schema that is there; None without one."""
-        rows = yield Statement(self._sql.exists, self._tables[1:])
-        if rows[0][0] < len(self._tables[1:]):
+        [[found, library]] = yield Statement(self._sql.exists, self._tables[1:])
+        if tuple(map(int, library.split("."))) < OLDEST:
+            raise TierError(
+                f"SQLite {library} is too old for a cache: Python has to be linked to "
+                f"{'.'.join(map(str, OLDEST))} or later",
+                tier="database",
+                operation="open",
+                unavailable=False,
+            )
+        if found < len(self._tables[1:]):
             return None
         rows = yield Statement(self._sql.version)
         return str(rows[0][0]) if rows else None
@@ -206,7 +218,8 @@ def _statements(tables: Tables) -> _Statements:
     _, entry, tag, meta = tables
     return _Statements(
         exists="""
-    SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name IN ($1, $2, $3)""",
+    SELECT count(*), sqlite_version() FROM sqlite_master
+    WHERE type = 'table' AND name IN ($1, $2, $3)""",
         version=f"SELECT value FROM {meta} WHERE name = 'schema'",
         read=f"""
     SELECT e.key, e.token, e.run, e.tags, e.names, e.payload

@@ -63,24 +63,22 @@ class Expiry:
         numbers = self._numbers
         current = now // self._resolution
         while limit > 0 and numbers and numbers[0] <= current:
-            bucket = self._buckets.get(numbers[0])
+            number = numbers[0]
+            bucket = self._buckets.get(number)
             if bucket is None:
                 heappop(numbers)
-            elif numbers[0] == current:
-                # set.pop goes round, so the next call looks at other slots.
-                looked_at = [bucket.pop() for _ in range(min(limit, len(bucket)))]
-                over = [slot for slot in looked_at if slot.stale_until <= now]
+                continue
+            looked_at = [bucket.pop() for _ in range(min(limit, len(bucket)))]
+            limit -= len(looked_at)
+            if number == current:
+                # set.pop goes round, so that the next call looks at others.
                 bucket.update(slot for slot in looked_at if slot.stale_until > now)
-                found += over
-                if not bucket:
-                    del self._buckets[numbers[0]]
+                looked_at = [slot for slot in looked_at if slot.stale_until <= now]
+            found += looked_at
+            if not bucket:
+                del self._buckets[number]
+            if number == current:
                 break
-            else:
-                over = [bucket.pop() for _ in range(min(limit, len(bucket)))]
-                found += over
-                limit -= len(over)
-                if not bucket:
-                    del self._buckets[numbers[0]]
         for slot in found:
             slot.bucket = None
         return found

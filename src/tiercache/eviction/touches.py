@@ -32,6 +32,8 @@ class Touches:
         """Take out what is there now; hits that arrive meanwhile stay for the next time."""
         slots = self._slots
         for _ in range(len(slots)):
+            if not slots:  # dropping a slot ran a finaliser that came here as well
+                return
             yield slots.popleft()
 
     def clear(self) -> None:

@@ -116,8 +116,7 @@ class MemoryTier:
             if swept:
                 swept = self._sweep(now, SWEPT_PER_STORE)
             else:
-                victim = self._order.victim()
-                self._left(victim, None if victim.key == key else "capacity")
+                self._evict(key)
         old = self._table.get(key)
         self._table[key] = slot
         self._bytes += slot.cost
@@ -169,11 +168,21 @@ class MemoryTier:
             return False
         return self._bytes + slot.cost - (0 if old is None else old.cost) > self._max_bytes
 
+    def _evict(self, key: str) -> None:
+        """Let one slot go to make room for the key, whose own old slot is no eviction.
+
+        A function of its own, so that the victim's value is dropped on returning, when everything
+        agrees again: a finaliser may call the cache.
+        """
+        victim = self._order.victim()
+        self._left(victim, None if victim.key == key else "capacity")
+
     def _sweep(self, now: float, limit: int) -> int:
         due = self._expiry.due(now, limit)
         for slot in due:
-            self._order.discard(slot)
-            self._left(slot, "expired")
+            if self._table.get(slot.key) is slot:  # else a user's order dropped it with another
+                self._order.discard(slot)
+                self._left(slot, "expired")
         return len(due)
 
     def _left(self, slot: Slot, reason: str | None) -> None:

@@ -73,6 +73,18 @@ async def test_the_version_is_none_until_the_schema_is_there(
     assert await run(dialect.version()) == "1"
 
 
+async def test_a_session_that_found_nothing_learns_of_tables_made_meanwhile(
+    connect: Connect, dialect: Postgres
+) -> None:
+    """Inside a transaction that has waited for its turn, the schema is seen and not made again."""
+    one, other = await connect(), await connect()
+    assert await one(dialect.version()) is None
+    async with one.connection.transaction():
+        await one.connection.fetch("SELECT pg_advisory_xact_lock(1)")
+        await other(dialect.create())
+        assert await one(dialect.version()) == "1"
+
+
 async def test_many_create_the_schema_at_once(connect: Connect, dialect: Postgres) -> None:
     """Processes that start together all find or make it; none fails."""
 
@@ -138,6 +150,17 @@ async def test_what_is_over_reads_as_nothing(run: OnPostgres, dialect: Postgres)
     assert await run(dialect.fill("app", [], [Replacement("lease", value("lease", tokens))])) == []
 
 
+async def test_a_fill_upon_a_dead_tag_is_refused(run: OnPostgres, dialect: Postgres) -> None:
+    """What nobody could read is not written: the lease stays what it was."""
+    tokens = await lease(run, dialect, "a", "t")
+    await run(dialect.delete_tags("app", ["t"]))
+    fill = dialect.fill("app", ["t"], [Replacement("a", value("a", tokens))])
+    assert await run(fill) == []
+    await lease(run, dialect, "b", "t")
+    fill = dialect.fill("app", ["t"], [Replacement("a", value("a", tokens))])
+    assert await run(fill) == []
+
+
 async def test_a_tag_lives_as_long_as_its_entries(run: OnPostgres, dialect: Postgres) -> None:
     """A fill extends its tags ahead; a second one within that time writes nothing."""
 
@@ -171,6 +194,24 @@ async def test_two_misses_agree_on_a_tag_that_neither_saw(
     waiting = await blocked(run, other, dialect.lease("app", fresh, [Lease("b", "b")], 60.0))
     await transaction.commit()
     assert await waiting == made
+
+
+async def test_a_tag_that_dies_while_a_miss_waits_for_it_is_made_anew(
+    run: OnPostgres, connect: Connect, dialect: Postgres
+) -> None:
+    """The token returned is the one that is there afterwards, not the one that was seen first."""
+    one, other = await connect(), await connect()
+    await lease(run, dialect, "a", "t")
+    transaction = one.connection.transaction()
+    await transaction.start()
+    await one(dialect.delete_tags("app", ["t"]))
+    fresh = {"": "another run", "t": "another t"}
+    waiting = await blocked(run, other, dialect.lease("app", fresh, [Lease("b", "b")], 60.0))
+    await transaction.commit()
+    assert (await waiting)["t"] == "another t"
+    assert await run.connection.fetchval("SELECT token FROM tiercache_tag WHERE tag = 't'") == (
+        "another t"
+    )
 
 
 async def test_an_invalidation_takes_a_fill_that_is_under_way(

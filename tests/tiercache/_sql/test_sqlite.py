@@ -14,6 +14,7 @@ from tests.tiercache._sql.programs import OnSqlite, lease, load, readable, value
 from tiercache._sql.names import Tables
 from tiercache._sql.program import START, Lease, Replacement, Statement
 from tiercache._sql.sqlite import Sqlite
+from tiercache.errors import TierError
 
 
 @pytest.fixture
@@ -43,6 +44,15 @@ async def test_the_version_is_none_until_the_schema_is_there(dialect: Sqlite) ->
     connection.close()
 
 
+async def test_an_sqlite_that_is_too_old(
+    run: OnSqlite, dialect: Sqlite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused in words instead of by a syntax error."""
+    monkeypatch.setattr("tiercache._sql.sqlite.OLDEST", (99, 0, 0))
+    with pytest.raises(TierError, match=r"too old.* 99\.0\.0 or later"):
+        await run(dialect.version())
+
+
 async def test_a_name_as_long_as_an_index_allows_is_found(run: OnSqlite, dialect: Sqlite) -> None:
     """Keys and tags of the greatest folded length are stored and read."""
     key, tag = "k" * 512, "t" * 512
@@ -65,6 +75,17 @@ async def test_what_is_over_reads_as_nothing(run: OnSqlite, dialect: Sqlite) -> 
     assert await readable(run, dialect, "value") == []
     tokens = await lease(run, dialect, "lease", ttl=-1.0)
     assert await run(dialect.fill("app", [], [Replacement("lease", value("lease", tokens))])) == []
+
+
+async def test_a_fill_upon_a_dead_tag_is_refused(run: OnSqlite, dialect: Sqlite) -> None:
+    """What nobody could read is not written: the lease stays what it was."""
+    tokens = await lease(run, dialect, "a", "t")
+    await run(dialect.delete_tags("app", ["t"]))
+    fill = dialect.fill("app", ["t"], [Replacement("a", value("a", tokens))])
+    assert await run(fill) == []
+    await lease(run, dialect, "b", "t")
+    fill = dialect.fill("app", ["t"], [Replacement("a", value("a", tokens))])
+    assert await run(fill) == []
 
 
 async def test_a_tag_lives_as_long_as_its_entries(run: OnSqlite, dialect: Sqlite) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import string
 from datetime import UTC, date, datetime, time, timedelta, timezone
-from typing import Any
+from decimal import Decimal
+from typing import Any, Literal
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -202,6 +204,88 @@ def test_nesting_and_lengths_of_an_attacker_are_refused(type_: Any, body: bytes)
     digest = CODEC._plan(type_)[0]
     with pytest.raises(CodecError):
         CODEC.decode(digest + body, type_)
+
+
+FORGED: list[tuple[Any, Any]] = [
+    (int, "text"),
+    (list[int], [1, "text"]),
+    (list[int], {"a": 1}),
+    (tuple[int, str], [1]),
+    (tuple[int, str], [1, "a", 2]),
+    (dict[str, int], {"a": "b"}),
+    (dict[str, int], {1: 1}),
+    (dict[int, r.Point], [[1], [[1, 2], [3, 4]]]),
+    (dict[int, r.Point], [[1, 2], [[1], [3]]]),
+    (set[frozenset[int]], [1]),
+    (r.Point, [1]),
+    (r.Point, [1, 2, 3]),
+    (r.Point, [1, "2"]),
+    (list[r.Point], [[1], [2, 3]]),
+    (list[r.Point], [[1, 2], [3]]),
+    (list[r.Point], [[1]]),
+    (list[r.Pair], [[1, 2], [0, [None], []]]),
+    (r.Row, {"when": "2026-01-01T00:00:00"}),
+    (r.Row, {"id": 1, "other": 2}),
+    (list[r.Row], [["id"], [[1], [2]]]),
+    (list[r.Row], [["other"], [[1]]]),
+    (list[r.Row], [[], []]),
+    (list[r.Row], [["id", 1], [[1], [2]]]),
+    (r.Color, "r"),
+    (r.Color, ["RED"]),
+    (r.Access, "READ"),
+    (r.Access, 64),
+    (Literal["a", "b"], 2),
+    (Literal["a", "b"], -1),
+    (Literal["a", "b"], True),
+    (r.Point | r.User, [2, []]),
+    (r.Point | r.User, [-1, [1, 2]]),
+    (r.Point | r.User, [True, [1, 2]]),
+    (list[r.Point | None], [[0, 0], [], [[1], [2]]]),
+    (list[r.Point | None], [[0], [None], [[1], [2]]]),
+    (list[r.Point | None], [0, [None], [[1], [2]]]),
+    (list[r.Point | None], [[0], ["text"], [[1], [2]]]),
+    (list[r.Point | None], [[5], [], [[1], [2]]]),
+    (datetime, "2026-01-01T00:00:00+01:00"),
+    (datetime, ["2026-01-01", 2, None]),
+    (datetime, ["2026-01-01", 0, "../../etc/passwd"]),
+    (datetime, ["2026-01-01", 0, "=9999999,0,0"]),
+    (datetime, ["2026-01-01", 0, ["UTC"]]),
+    (time, ["01:00+01:00", 0, None]),
+    (date, 10**10),
+    (timedelta, [1, 2, 3.5]),
+    (complex, [1, 2]),
+    (Decimal, "one"),
+    (Decimal, 1.5),
+    (UUID, b"short"),
+    (bytearray, 10**9),
+    (r.Numbers, [[[[1]]], [["other"]], [0, None], [0, None]]),
+    (r.Numbers, [[[["text"]]], [None], [0, None], [0, None]]),
+    (r.Numbers, [[[[1]]], [None], [0, 1], [0, None]]),
+    (r.Numbers, []),
+    (Any, []),
+    (Any, [True]),
+    (Any, [99, 1]),
+    (Any, [4, 1]),
+    (Any, [2, [0]]),
+    (Any, [4, [0], 1]),
+    (Any, [13, ["a"], [0, 1], [0, 2]]),
+    (Any, [13, ["a", "b"], [0, 1], [0, 2, 3]]),
+    (Any, [13, [1], [0, 1]]),
+    (Any, [13, [], []]),
+    (Any, {1: 1}),
+    (Any, [5, "2026-01-01T00:00:00Z"]),
+    (Any, msgspec.msgpack.Ext(9, b"")),
+    (Any, msgspec.msgpack.Ext(3, b"\x91\x01")),
+    (Any, msgspec.msgpack.Ext(2, b"\xff")),
+]
+
+
+@pytest.mark.parametrize(("type_", "wire"), FORGED, ids=lambda one: f"{one!r:.50}")
+def test_what_no_value_of_the_type_gives_is_refused(type_: Any, wire: Any) -> None:
+    """A well-formed wire value of another type, length or range builds nothing."""
+    with pytest.raises(CodecError) as refusal:
+        CODEC.decode(CODEC._plan(type_)[0] + msgspec.msgpack.encode(wire), type_)
+    assert refusal.value.reason == "value"
 
 
 def test_a_date_and_a_datetime_are_not_confused() -> None:

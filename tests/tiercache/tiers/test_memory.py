@@ -313,7 +313,35 @@ def test_hits_decide_who_stays() -> None:
         else:
             bound.tier.touch(slots[0])
         bound.store("d")
-        assert bound.keys == "acd"
+        assert bound.tier.lookup("a") is slots[0]
+
+
+@pytest.mark.parametrize("eviction", NAMES)
+def test_a_value_that_calls_back_when_it_is_dropped(eviction: str) -> None:
+    """A finaliser may use the tier, under the same lock, whatever the tier is doing."""
+    bound = Bound(max_bytes=20_000, eviction=eviction)
+    keys = [str(number) for number in range(40)]
+    called: list[str] = []
+
+    class Value:
+        def __init__(self, key: str, size: int) -> None:
+            self.key = key
+            self.text = "x" * size
+
+        def __del__(self) -> None:
+            called.append(self.key)
+            for key in keys:
+                bound.tier.discard(key)
+            bound.store(f"from {self.key}", ttl=5)
+
+    for number, key in enumerate(keys):
+        bound.store(key, Value(key, number % 5 * 3_500), ttl=number % 7)
+        bound.clock.advance(0.3)
+        used, limit = bound.tier.memory or (0, 0)
+        assert used <= limit
+    bound.store("large", "x" * 18_000)
+    bound.tier.clear()
+    assert sorted(called) == sorted(keys)
 
 
 def test_a_given_cache_bounds_the_tier_too() -> None:

@@ -50,7 +50,8 @@ class PostgresPlace:
         pool = (await self._pools.get()).pool
         program = job.make()
         if job.atomic:
-            async with pool.transaction() as transaction:
+            # Not what the database has as its default: each statement sees what is committed then.
+            async with pool.transaction(isolation="read_committed") as transaction:
                 return await _drive(program, transaction.fetch)
         async with pool.acquire(timeout=self._timeout) as connection:
             return await _drive(program, connection.fetch)
@@ -116,25 +117,37 @@ class SqlitePlace:
 
 
 class _Face:
-    """The blocking connections of one driver; a child process after a fork has its own."""
+    """The blocking connections of one driver, to the file that is there now.
+
+    A file that was deleted or replaced lives on for those who have it open, out of sight of others:
+    its invalidations would not reach them. So every use looks whether the path still leads there.
+    A child process after a fork has connections of its own.
+    """
 
     def __init__(self, driver: SQLiteDriver) -> None:
         self._driver = driver
         self._lock = threading.Lock()
         self._face: SyncFace | None = None
+        self._file: tuple[int, int] | None = None
         self._process = os.getpid()
         self._inherited: list[SyncFace | None] = []
 
     def get(self) -> SyncFace:
         """Return the face, open."""
+        file = _identity(self._driver.path)
         with self._lock:
             if self._process != os.getpid():
                 # Closing the parent's connections here would undo its locks and its log.
                 self._inherited.append(self._face)
                 self._process, self._face = os.getpid(), None
-            if self._face is None:
-                self._face = self._driver.sync()
-            return self._face
+            face = self._face
+            if face is not None and file != self._file and self._file is not None:
+                face.close()
+                face = None
+            if face is None:
+                face = self._face = self._driver.sync()
+            self._file = file
+            return face
 
     def close(self) -> None:
         """Close; what is under way comes to its end first."""
@@ -143,6 +156,15 @@ class _Face:
             self._face = None
         if face is not None:
             face.close()
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return what tells one file from the next of that name; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 class _Crew:

@@ -26,8 +26,8 @@ T = TypeVar("T")
 Announce = Callable[[Sequence[bytes]], Sequence[tuple[str, tuple[object, ...]]]]
 """Returns the statements, with ``$1`` parameters, that publish encoded events."""
 
-_ATTEMPTS: Final = 4
-_BACKOFF: Final = 0.005
+_ATTEMPTS: Final = 8
+_BACKOFF: Final = 0.002
 
 
 class DatabaseTier:
@@ -74,6 +74,7 @@ class DatabaseTier:
             self._place = PostgresPlace(
                 lambda: pool.sibling(max_size=max_size, name=name), self._timeout
             )
+        self._pool = None if isinstance(database, str) else database
         self._bound: Requests | None = None
         self._ready = False
         self._swept = START
@@ -105,6 +106,11 @@ class DatabaseTier:
     def timeout(self) -> float:
         """Seconds after which an operation is given up."""
         return self._timeout
+
+    @property
+    def pool(self) -> Pool | None:
+        """The pool that was handed in, whose transactions the cache may be asked to join."""
+        return self._pool
 
     @property
     def blocking(self) -> Blocking | None:

@@ -1,0 +1,171 @@
+"""A second process with a cache of its own, which does what a test tells it."""
+
+import asyncio
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tiercache import MISSING, Cache, MemoryTier, RedisTier
+
+
+class Peer:
+    """The test's end: each method is carried out over there."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args: self._ask(name, *args)
+
+    def _ask(self, name: str, *args: Any) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([name, args]) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, "the other process has died"
+        return json.loads(answer)
+
+
+@contextmanager
+def peer(url: str, *, hash_seed: int = 0) -> Iterator[Peer]:
+    """Start a process whose cache is on this Redis, and end it."""
+    environment = dict(
+        os.environ, PYTHONHASHSEED=str(hash_seed), PYTHONPATH=os.pathsep.join(sys.path)
+    )
+    process = subprocess.Popen(
+        [sys.executable, __file__, url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    try:
+        yield Peer(process)
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+_calls = itertools.count(1)
+
+
+async def user(user_id: int, options: frozenset[str] = frozenset("abc")) -> int:
+    """Return how often it has been called."""
+    return next(_calls)
+
+
+class Program:
+    """What the other process can do."""
+
+    def __init__(self, url: str) -> None:
+        self.cache = cache = Cache(MemoryTier(), RedisTier(url), name="peers")
+        self.heard: list[dict[str, Any]] = []
+        self.user = cache.cached(ttl=60, tags=["user:{user_id}"])(user)
+
+    def get(self, key: str) -> Any:
+        """Read by key."""
+        return self.cache.sync.get(key)
+
+    def set(self, key: str, value: Any, *tags: str) -> None:
+        """Store a value."""
+        self.cache.sync.set(key, value, tags=tags)
+
+    def load(self, user_id: int) -> Any:
+        """Call the cached function."""
+        return asyncio.run(self.user(user_id))  # type: ignore[arg-type]
+
+    def key(self, user_id: int) -> str:
+        """Return the derived key of such a call."""
+        return str(self.user.key(user_id))
+
+    def invalidate(self, keys: list[str], tags: list[str]) -> bool:
+        """Invalidate."""
+        return self.cache.sync.invalidate(*keys, tags=tags)
+
+    def clear(self) -> bool:
+        """Clear."""
+        return self.cache.sync.clear()
+
+    def rule(self, event: str, keys: list[str], tags: list[str]) -> None:
+        """Add a rule of this process alone."""
+        self.cache.on(event, keys=keys, tags=tags)
+
+    def subscribe(self, event: str) -> None:
+        """Note what is heard."""
+        self.cache.subscribe(event, lambda **payload: self.heard.append(payload))
+
+    def emit(self, event: str, payload: dict[str, Any]) -> bool:
+        """Emit."""
+        return self.cache.sync.emit(event, **payload)
+
+    def listens(self) -> bool:
+        """Wait until the bus is connected."""
+        return self._until(lambda: self.cache._parts.background.bus_connected)
+
+    def hears(self, count: int) -> Any:
+        """Wait until so many events have been heard."""
+        self._until(lambda: len(self.heard) >= count)
+        return self.heard
+
+    def holds(self, key: str) -> bool:
+        """Say whether L1 has the key, now."""
+        return self.cache._parts.local.lookup(key, None) is not None
+
+    def loses(self, key: str) -> bool:
+        """Wait until L1 has the key no more; False if that does not happen."""
+        return self._until(lambda: not self.holds(key))
+
+    def forks(self) -> bool:
+        """Fork: the child works and ends, and this process' bus is not disturbed by it."""
+        gaps = self.cache._figures.tally.invalidations["gap"]
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                self.cache.sync.set("from the child", os.getpid())
+                assert self.cache.sync.get("from the child") == os.getpid()
+                assert self._until(lambda: self.cache._parts.background.bus_connected)
+                self.cache.close()
+                code = 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert self.cache.sync.get("from the child") == child
+        assert self.cache._parts.background.bus_connected
+        return self.cache._figures.tally.invalidations["gap"] == gaps
+
+    @staticmethod
+    def _until(condition: Any) -> bool:
+        end = time.monotonic() + 15
+        while not condition():
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.002)
+        return True
+
+
+def main(url: str) -> None:
+    """Do what is asked, one line at a time."""
+    program = Program(url)
+    with program.cache:
+        for line in sys.stdin:
+            name, args = json.loads(line)
+            result = getattr(program, name)(*args)
+            print(json.dumps(None if result is MISSING else result), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
