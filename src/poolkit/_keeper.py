@@ -326,7 +326,9 @@ class Keeper:
 
     def _report_leaks(self, now: float, threshold: float) -> None:
         for slot in self._ledger.used:
-            if not slot.reported and now - slot.since >= threshold:
+            if slot.reported or slot.dirt & Dirt.LISTENING:  # a listener is meant to stay out
+                continue
+            if now - slot.since >= threshold:
                 slot.reported = True
                 self._observer.leaked()
                 logger.warning("pool %r: %s", self._name, _leaks.report(slot, now))

@@ -46,10 +46,6 @@ class Host(Protocol):
         """Take note of what an error that came out of the connection means."""
         ...
 
-    def retryable(self, error: BaseException) -> str | None:
-        """Return the SQLSTATE (or its like) if running the transaction again may succeed."""
-        ...
-
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run in a task that the pool owns and waits for when it closes."""
         ...
@@ -102,34 +98,36 @@ class Borrow:
         """Make it void without giving the connection back: for hooks, that never owned it."""
         self._session = None
 
-    async def execute(self, sql: str, args: Sequence[Any], timeout: float | None) -> int:
+    def execute(self, sql: str, args: Sequence[Any], timeout: float | None) -> Awaitable[int]:
         """Run a statement; return the number of rows it changed."""
         session = self.session
-        return await self._run(sql, args, session.execute(sql, args, timeout))
+        return self._run(sql, args, session.execute(sql, args, timeout))
 
-    async def executemany(
+    def executemany(
         self, sql: str, args: Iterable[Sequence[Any]], timeout: float | None
-    ) -> None:
+    ) -> Awaitable[None]:
         """Run a statement for each of the argument sequences, all of them or none."""
         session = self.session
-        await self._run(sql, (), session.executemany(sql, args, timeout))
+        return self._run(sql, (), session.executemany(sql, args, timeout))
 
-    async def fetch(self, sql: str, args: Sequence[Any], timeout: float | None) -> list[Row]:
+    def fetch(self, sql: str, args: Sequence[Any], timeout: float | None) -> Awaitable[list[Row]]:
         """Return all rows."""
         session = self.session
-        return await self._run(sql, args, session.fetch(sql, args, timeout))
+        return self._run(sql, args, session.fetch(sql, args, timeout))
 
-    async def fetchrow(self, sql: str, args: Sequence[Any], timeout: float | None) -> Row | None:
+    def fetchrow(
+        self, sql: str, args: Sequence[Any], timeout: float | None
+    ) -> Awaitable[Row | None]:
         """Return the first row, or None."""
         session = self.session
-        return await self._run(sql, args, session.fetchrow(sql, args, timeout))
+        return self._run(sql, args, session.fetchrow(sql, args, timeout))
 
-    async def fetchval(
+    def fetchval(
         self, sql: str, args: Sequence[Any], column: int, timeout: float | None
-    ) -> Any:
+    ) -> Awaitable[Any]:
         """Return a value of the first row, or None."""
         session = self.session
-        return await self._run(sql, args, session.fetchval(sql, args, column, timeout))
+        return self._run(sql, args, session.fetchval(sql, args, column, timeout))
 
     async def _run(self, sql: str, args: Sequence[Any], work: Awaitable[T]) -> T:
         slot = self._slot

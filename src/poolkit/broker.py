@@ -70,8 +70,6 @@ class Broker:
         self._never_clean = config.reset == "never"
         self._tracing = config.leak_threshold is not None
         self._drained = asyncio.Event()
-        self.foreign = ""
-        """Why the pool cannot be used here, if it cannot: in words."""
 
     # -- opening and closing ------------------------------------------------------------------
 
@@ -110,6 +108,11 @@ class Broker:
         """Whether it is closed or being closed."""
         return self._ledger.closing
 
+    @property
+    def orphaned(self) -> bool:
+        """Whether its loop was closed without closing it."""
+        return self._loop.is_closed()
+
     async def close(self, timeout: float) -> None:
         """Refuse new borrowers, wait ``timeout`` seconds for what is out, then abort it."""
         ledger, keeper = self._ledger, self._keeper
@@ -140,8 +143,7 @@ class Broker:
 
     def _closed(self) -> PoolClosed:
         return PoolClosed(
-            self.foreign
-            or f"pool {self.name!r} is closed: open() it again, or keep it open for longer",
+            f"pool {self.name!r} is closed: open() it again, or keep it open for longer",
             pool=self.name,
         )
 
@@ -319,12 +321,18 @@ class Broker:
     def _check(self) -> None:
         if self._ledger.closing:
             raise self._closed()
+        self.check_loop()
+
+    def check_loop(self) -> None:
+        """Refuse the use from another loop than the pool's own."""
         if asyncio.get_running_loop() is not self._loop:
+            way_out = (
+                "which has ended: open() it again, and close it before its loop ends"
+                if self.orphaned
+                else "where it stays: use sibling() for a pool here"
+            )
             raise PoolClosed(
-                f"pool {self.name!r} belongs to another event loop"
-                + (", which has ended" if self._loop.is_closed() else "")
-                + ": close it in the loop that opened it, and use sibling() for a pool here",
-                pool=self.name,
+                f"pool {self.name!r} belongs to another event loop, {way_out}", pool=self.name
             )
 
     # -- giving back --------------------------------------------------------------------------
@@ -344,23 +352,19 @@ class Broker:
                 self.name, now - slot.since,
             )  # fmt: skip
         work = None
-        if session.closed:
-            work = ledger.lost_used(slot, Reason.LOST)
-        elif slot.running:
+        if slot.running:
             work = ledger.lost_used(slot, Reason.BROKEN)  # another task is in mid-statement
-        elif (
-            session.in_transaction
-            or session.unsettled
-            or (slot.dirt and not self._never_clean)
-            or self._always_clean
-        ):
+        elif session.at_rest and (self._never_clean or not slot.dirt) and not self._always_clean:
+            if slot.expires is not None and slot.expires <= now:
+                work = ledger.lost_used(slot, Reason.LIFETIME)
+            else:
+                slot.idle_since = now
+                work = ledger.give_back(slot)
+        elif session.closed:
+            work = ledger.lost_used(slot, Reason.LOST)
+        else:
             ledger.lay_aside(slot)
             self._keeper.clean(slot)
-        elif slot.expires is not None and slot.expires <= now:
-            work = ledger.lost_used(slot, Reason.LIFETIME)
-        else:
-            slot.idle_since = now
-            work = ledger.give_back(slot)
         if work is not None:
             self._keeper.perform(work)
         if ledger.closing:
@@ -396,11 +400,6 @@ class Broker:
             self.name, fault.sqlstate, error,
         )  # fmt: skip
         self._keeper.perform(self._ledger.recycle(Reason.EVICTED))
-
-    def retryable(self, error: BaseException) -> str | None:
-        """Return the SQLSTATE (or its like) if running the transaction again may succeed."""
-        fault = self._driver.fault(error)
-        return (fault.sqlstate or type(error).__name__) if fault.retry else None
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run in a task that the pool owns and waits for when it closes."""

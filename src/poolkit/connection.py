@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from poolkit._session import Dirt
@@ -76,3 +77,35 @@ class Connection:
     def release(self) -> None:
         """Give the connection back, as leaving ``async with pool.acquire()`` does."""
         self._borrow.end()
+
+
+class Acquire:
+    """What `Pool.acquire` returns: an async context manager; awaiting it gives the connection."""
+
+    __slots__ = ("_borrow", "_lend", "_timeout")
+
+    def __init__(
+        self, lend: Callable[[float | None], Awaitable[Borrow]], timeout: float | None
+    ) -> None:
+        self._lend = lend
+        self._timeout = timeout
+        self._borrow: Borrow | None = None
+
+    async def __aenter__(self) -> Connection:
+        """Borrow."""
+        self._borrow = await self._lend(self._timeout)
+        return Connection(self._borrow)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give back; never waits."""
+        assert self._borrow is not None
+        self._borrow.end()
+
+    def __await__(self) -> Generator[Any, Any, Connection]:
+        """Borrow until `Connection.release`."""
+        return self.__aenter__().__await__()

@@ -76,6 +76,14 @@ class Session(Protocol):
         ...
 
     @property
+    def at_rest(self) -> bool:
+        """Whether it is open and has neither a transaction nor a statement under way.
+
+        The one question that is asked at every return.
+        """
+        ...
+
+    @property
     def unsettled(self) -> bool:
         """Whether a cancelled statement has not come to its end yet; `settle` waits for it."""
         ...
@@ -197,26 +205,34 @@ class SupportsLag(Protocol):
 
 
 class NotShareable(Exception):
-    """Raised by `SupportsShared.fetch_shared` for what turned out to want a connection alone."""
+    """Raised by `Shared.fetch` for what turned out to want a connection alone."""
+
+
+class Shared(Protocol):
+    """Few connections on which the single statements of many callers run together."""
+
+    async def execute(self, sql: str, args: Sequence[Any]) -> int:
+        """Run one changing statement, committed on return; return the number of rows changed."""
+        ...
+
+    async def fetch(self, sql: str, args: Sequence[Any], limit: int | None) -> Sequence[Row]:
+        """Return the first ``limit`` rows of one reading statement, or all."""
+        ...
+
+    async def close(self) -> None:
+        """Let go, after the last write was answered."""
+        ...
 
 
 @runtime_checkable
 class SupportsShared(Protocol):
-    """A driver that runs the single statements of many callers together, on few connections.
+    """A driver whose database is faster when single statements share connections.
 
-    The pool uses it while it has a connection to lend, and lends none.
+    A pool uses that while it has a connection to lend, and lends none.
     """
 
-    async def execute_shared(self, sql: str, args: Sequence[Any]) -> int:
-        """Run one changing statement, committed on return; return the number of rows changed."""
-        ...
-
-    async def fetch_shared(self, sql: str, args: Sequence[Any], limit: int | None) -> Sequence[Row]:
-        """Return the first ``limit`` rows of one reading statement, or all."""
-        ...
-
-    async def release(self) -> None:
-        """Let go of what was opened for it in this loop, after the last write was answered."""
+    def share(self) -> Shared:
+        """Return what callers in the running loop share; each pool closes what it got."""
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -105,7 +106,13 @@ class Listener:
                     pool=self._pool,
                 )
             borrow.slot.dirt |= Dirt.LISTENING
-            await session.listen(self.channel, self._hear, lambda: self._note_loss(borrow))
+            # Weakly, so that a listener that is dropped is collected and lets go.
+            me = weakref.ref(self)
+            await session.listen(
+                self.channel,
+                lambda payload: _tell(me(), payload),
+                lambda: _tell_loss(me(), borrow),
+            )
         except BaseException:
             borrow.end()
             raise
@@ -135,13 +142,25 @@ class Listener:
                 await borrow.session.ping(config.housekeeping_timeout)
             except Exception:  # noqa: BLE001  that is what a ping is for
                 borrow.session.abort()
-                self._note_loss(borrow)
+                self.note_loss(borrow)
 
-    def _hear(self, payload: str) -> None:
+    def hear(self, payload: str) -> None:
+        """Take a notification."""
         self._heard.append(Notification(self.channel, payload))
         self._news.set()
 
-    def _note_loss(self, borrow: Borrow) -> None:
+    def note_loss(self, borrow: Borrow) -> None:
+        """Take note that the connection is gone, if it is the present one."""
         if borrow is self._borrow:
             self._lost = True
             self._news.set()
+
+
+def _tell(listener: Listener | None, payload: str) -> None:
+    if listener is not None:
+        listener.hear(payload)
+
+
+def _tell_loss(listener: Listener | None, borrow: Borrow) -> None:
+    if listener is not None:
+        listener.note_loss(borrow)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import weakref
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -15,12 +17,14 @@ from poolkit._session import Kind, read
 from poolkit._statements import Borrow
 from poolkit.broker import Broker
 from poolkit.config import PoolConfig
-from poolkit.connection import Connection
-from poolkit.driver import Driver, NotShareable, SupportsShared
-from poolkit.errors import PoolClosed
+from poolkit.connection import Acquire, Connection
+from poolkit.driver import Driver, NotShareable, Shared, SupportsShared, SupportsUpkeep
+from poolkit.errors import PoolClosed, PoolError
+from poolkit.listener import Listener
+from poolkit.routing import Router
 from poolkit.stats import PoolStats
 from poolkit.telemetry.observer import NullObserver, Observer
-from poolkit.transaction import Transaction, begin_options
+from poolkit.transaction import Lender, Transaction, begin_options
 from poolkit.urls import driver_from_url
 
 if TYPE_CHECKING:
@@ -30,6 +34,8 @@ T = TypeVar("T")
 
 _POOL_FIELDS = frozenset(field.name for field in fields(PoolConfig))
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_inherited: list[Broker] = []
+"""What a forked child got from its parent: kept untouched, because closing it would be heard."""
 _UNOPENED = PoolStats(0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
@@ -66,13 +72,19 @@ class Pool:
             )
         else:
             self._driver = dsn_or_driver
-        self._replicas = tuple(replicas)
+        replica_options = {**options, "target_session_attrs": None} if options else {}
+        self._replicas = tuple(
+            driver_from_url(replica, replica_options) if isinstance(replica, str) else replica
+            for replica in replicas
+        )
         self._clock = clock or SystemClock()
         self._providers = (tracer_provider, meter_provider)
         self._observer: Observer | None = None
         self._broker: Broker | None = None
         self._opening: asyncio.Task[Broker] | None = None
-        self._shared: SupportsShared | None = None
+        self._shared: Shared | None = None
+        self._readers: list[Pool] = []
+        self._router: Router | None = None
         self.name = self._config.name or str(self._driver.address)
         _pools.add(self)
 
@@ -105,19 +117,27 @@ class Pool:
         config = replace(
             config, max_size=size, min_size=min(config.min_size, size), name=name or config.name
         )
-        other = Pool.__new__(Pool)
-        other.__dict__.update(self.__dict__)
+        return self._like_this(self._driver, config, self._replicas)
+
+    def _like_this(self, driver: Driver, config: PoolConfig, replicas: tuple[Driver, ...]) -> Pool:
+        tracer_provider, meter_provider = self._providers
+        other = Pool(
+            driver,
+            replicas=replicas,
+            clock=self._clock,
+            tracer_provider=tracer_provider,
+            meter_provider=meter_provider,
+        )
         other._config = config
-        other._observer = other._broker = other._opening = other._shared = None
-        other.name = config.name or self.name
-        _pools.add(other)
+        other.name = config.name or str(driver.address)
         return other
 
     # -- opening and closing --------------------------------------------------------------------
 
     async def open(self) -> Self:
         """Connect ``min_size`` connections (at least one, unless ``lazy``), or raise why not."""
-        if self._broker is None or self._broker.closing:
+        broker = self._broker
+        if broker is None or broker.closing or broker.orphaned:
             await self._open()
         return self
 
@@ -143,6 +163,7 @@ class Pool:
         )
         try:
             await broker.open()
+            await self._open_replicas()
         except BaseException:
             await broker.close(0.0)
             raise
@@ -153,9 +174,19 @@ class Pool:
             and config.setup is None
             and config.slow_query is None
         ):
-            self._shared = self._driver
+            self._shared = self._driver.share()
         self._broker = broker
         return broker
+
+    async def _open_replicas(self) -> None:
+        """Make a pool for each replica; one that is down is no reason not to open."""
+        if not self._replicas:
+            return
+        lazy = replace(self._config, name=None, lazy=True)
+        self._readers = [self._like_this(driver, lazy, ()) for driver in self._replicas]
+        for reader in self._readers:
+            await reader.open()
+        self._router = Router(self._readers, max_lag=lazy.max_lag, clock=self._clock)
 
     def _opened(self, opening: asyncio.Task[Broker]) -> None:
         self._opening = None
@@ -184,12 +215,21 @@ class Pool:
         """
         if self._opening is not None:
             await asyncio.wait((self._opening,))
-        if self._broker is None:
+        broker = self._broker
+        if broker is None:
             return
-        if self._shared is not None:
-            shared, self._shared = self._shared, None
-            await shared.release()
-        await self._broker.close(self._config.close_timeout if timeout is None else timeout)
+        if broker.orphaned:
+            self._broker = self._shared = None  # there is no loop left to close anything in
+            return
+        broker.check_loop()
+        self._router, readers, self._readers = None, self._readers, []
+        for reader in readers:
+            await reader.close(timeout)
+        try:
+            await broker.close(self._config.close_timeout if timeout is None else timeout)
+        finally:
+            if self._shared is not None:
+                await self._shared.close()
 
     async def __aenter__(self) -> Self:
         """Open."""
@@ -204,7 +244,8 @@ class Pool:
         """Close."""
         await self.close()
 
-    async def _borrow(self, timeout: float | None) -> Borrow:
+    async def lend(self, timeout: float | None) -> Borrow:
+        """Borrow a connection, waiting up to ``timeout`` seconds: what everything here rests on."""
         broker = self._broker
         if broker is None:
             broker = await self._open()
@@ -221,7 +262,7 @@ class Pool:
         ``timeout`` (seconds; by default ``acquire_timeout``) bounds the wait: `AcquireTimeout`.
         ``await pool.acquire()`` borrows it until `Connection.release`.
         """
-        return Acquire(self, self._config.acquire_timeout if timeout is None else timeout)
+        return Acquire(self.lend, self._config.acquire_timeout if timeout is None else timeout)
 
     def transaction(
         self,
@@ -238,10 +279,22 @@ class Pool:
         one open on this pool, a second is refused unless it is ``independent``.
         """
         how = begin_options(isolation, readonly, deferrable)
-        return Transaction(self, how, lender=self._lend, independent=independent)
+        return Transaction(self, how, lender=self._lender_for(readonly), independent=independent)
+
+    def _lender_for(self, readonly: bool) -> Lender:
+        return self._lend_reader if readonly and self._replicas else self._lend
 
     async def _lend(self) -> Borrow:
-        return await self._borrow(self._config.acquire_timeout)
+        return await self.lend(self._config.acquire_timeout)
+
+    async def _lend_reader(self) -> Borrow:
+        """Borrow from a replica that is close enough behind, else here."""
+        if self._broker is None:
+            await self._open()
+        borrow = None
+        if self._router is not None:
+            borrow = await self._router.lend(self._config.max_lag)
+        return borrow or await self._lend()
 
     async def run(
         self,
@@ -286,8 +339,8 @@ class Pool:
         """Run a statement; return the number of rows it changed."""
         shared = self._shared
         if shared is not None and timeout is None and self._may_share(sql, Kind.CHANGE):
-            return await shared.execute_shared(sql, args)
-        borrow = await self._borrow(self._config.acquire_timeout)
+            return await shared.execute(sql, args)
+        borrow = await self.lend(self._config.acquire_timeout)
         try:
             return await borrow.execute(sql, args, timeout)
         finally:
@@ -297,7 +350,7 @@ class Pool:
         self, sql: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None
     ) -> None:
         """Run a statement for each of the argument sequences, all of them or none."""
-        borrow = await self._borrow(self._config.acquire_timeout)
+        borrow = await self.lend(self._config.acquire_timeout)
         try:
             await borrow.executemany(sql, args, timeout)
         finally:
@@ -308,10 +361,10 @@ class Pool:
         shared = self._shared
         if shared is not None and timeout is None and self._may_share(sql, Kind.READ):
             try:
-                return list(await shared.fetch_shared(sql, args, None))
+                return list(await shared.fetch(sql, args, None))
             except NotShareable:
                 pass
-        borrow = await self._borrow(self._config.acquire_timeout)
+        borrow = await self.lend(self._config.acquire_timeout)
         try:
             return await borrow.fetch(sql, args, timeout)
         finally:
@@ -322,11 +375,11 @@ class Pool:
         shared = self._shared
         if shared is not None and timeout is None and self._may_share(sql, Kind.READ):
             try:
-                rows = await shared.fetch_shared(sql, args, 1)
+                rows = await shared.fetch(sql, args, 1)
                 return rows[0] if rows else None
             except NotShareable:
                 pass
-        borrow = await self._borrow(self._config.acquire_timeout)
+        borrow = await self.lend(self._config.acquire_timeout)
         try:
             return await borrow.fetchrow(sql, args, timeout)
         finally:
@@ -339,7 +392,7 @@ class Pool:
         if self._shared is not None:
             row = await self.fetchrow(sql, *args, timeout=timeout)
             return None if row is None else row[column]
-        borrow = await self._borrow(self._config.acquire_timeout)
+        borrow = await self.lend(self._config.acquire_timeout)
         try:
             return await borrow.fetchval(sql, args, column, timeout)
         finally:
@@ -353,6 +406,36 @@ class Pool:
         assert self._broker is not None
         return self._broker.has_one_to_share()
 
+    def listen(self, channel: str) -> Listener:
+        """Subscribe to a channel: ``async for notification in pool.listen("orders")``.
+
+        It holds one connection. After a loss it subscribes again and yields a `Notification` whose
+        ``gap`` is True: what was sent meanwhile is lost. ``async with`` subscribes at once.
+        """
+        return Listener(channel, self._lend, pool=self.name)
+
+    async def optimize(self) -> None:
+        """Refresh what SQLite's query planner knows; on PostgreSQL that is autovacuum's work."""
+        await self._upkeep("optimize", lambda session: session.optimize())
+
+    async def backup(self, path: str | Path) -> None:
+        """Copy a SQLite database, as it is at one moment, to a new file; readers go on."""
+        await self._upkeep("backup", lambda session: session.backup(Path(path)))
+
+    async def _upkeep(self, what: str, work: Callable[[SupportsUpkeep], Awaitable[None]]) -> None:
+        borrow = await self._lend()
+        try:
+            session = borrow.session
+            if not isinstance(session, SupportsUpkeep):
+                raise PoolError(
+                    f"{what}() is for SQLite: pool {self.name!r} is {self._driver.system}, which "
+                    f"has tools of its own for that",
+                    pool=self.name,
+                )
+            await work(session)
+        finally:
+            borrow.end()
+
     # -- steering -------------------------------------------------------------------------------
 
     def stats(self) -> PoolStats:
@@ -364,14 +447,20 @@ class Pool:
     def suspend(self) -> None:
         """Hold borrowers back, within their timeouts, until `resume`; what is out stays out."""
         self._opened_broker().suspend()
+        for reader in self._readers:
+            reader.suspend()
 
     def resume(self) -> None:
         """Let the held ones go."""
         self._opened_broker().resume()
+        for reader in self._readers:
+            reader.resume()
 
     def recycle(self) -> None:
         """Replace every connection: idle ones now, the others when they come back."""
         self._opened_broker().recycle()
+        for reader in self._readers:
+            reader.recycle()
 
     def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
         """Set new bounds; what is in use beyond them is closed when it comes back."""
@@ -388,31 +477,13 @@ class Pool:
         return self._broker
 
 
-class Acquire:
-    """What `Pool.acquire` returns: an async context manager; awaiting it gives the connection."""
+def _after_fork() -> None:
+    """Give the child pools that are not open yet: connections cannot be shared with the parent."""
+    for pool in list(_pools):
+        if pool._broker is not None:
+            _inherited.append(pool._broker)
+        pool._broker = pool._opening = pool._shared = pool._router = None
+        pool._readers = []
 
-    __slots__ = ("_borrow", "_pool", "_timeout")
 
-    def __init__(self, pool: Pool, timeout: float | None) -> None:
-        self._pool = pool
-        self._timeout = timeout
-        self._borrow: Borrow | None = None
-
-    async def __aenter__(self) -> Connection:
-        """Borrow."""
-        self._borrow = await self._pool._borrow(self._timeout)
-        return Connection(self._borrow)
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Give back; never waits."""
-        assert self._borrow is not None
-        self._borrow.end()
-
-    def __await__(self) -> Generator[Any, Any, Connection]:
-        """Borrow until `Connection.release`."""
-        return self.__aenter__().__await__()
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,5 +1,7 @@
 """Who is too old, as a function of numbers."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,9 +40,7 @@ def test_replacements_keep_the_distance(size: int, turns: int) -> None:
         ends.remove(now)
         ends.append(expiry(now, lifetime, ends, size))
         ordered = sorted(ends)
-        assert all(
-            b - a >= lifetime / size * 0.999 for a, b in zip(ordered, ordered[1:], strict=False)
-        )
+        assert all(b - a >= lifetime / size * 0.999 for a, b in itertools.pairwise(ordered))
 
 
 @given(st.lists(st.floats(0, 1000), max_size=20), st.integers(1, 10))

@@ -60,7 +60,7 @@ def test_typos_are_named(url: str, words: list[str]) -> None:
 
 def test_unknown_options_of_the_pool_are_named() -> None:
     """A keyword that neither the pool nor the database knows is refused."""
-    with pytest.raises(TypeError, match="statement_timout.*did you mean 'statement_timeout'"):
+    with pytest.raises(TypeError, match=r"statement_timout.*did you mean 'statement_timeout'"):
         Pool("postgresql://localhost/a", statement_timout=3)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,10 +43,15 @@ class SQLiteSync:
         self.options = options or SQLiteOptions()
         self._keep = keep
         """Whatever has to live as long as this does."""
+        self._closed = False
+        self._inherited: list[object] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
         self._gate = gate_of(self.path)
         self._lock = threading.Lock()
         self._spare: list[sqlite3.Connection] = []
-        self._closed = False
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -127,6 +133,9 @@ class SQLiteSync:
 
     @contextmanager
     def _connection(self, *, writable: bool) -> Iterator[sqlite3.Connection]:
+        if os.getpid() != self._process:
+            self._inherited.append(self._spare)  # of the parent, whose locks closing would drop
+            self._begin()
         with self._lock:
             if self._closed:
                 raise PoolClosed(f"the SQLite database {self.path!r} was closed here")

@@ -60,14 +60,21 @@ class Gate:
 
     def leave(self, ticket: Ticket) -> None:
         """End writing, or give up the place in the queue; again is a no-op."""
-        with self._lock:
-            if self.holder is not ticket:
-                if ticket in self._queue:
-                    self._queue.remove(ticket)
+        while True:
+            with self._lock:
+                if self.holder is not ticket:
+                    if ticket in self._queue:
+                        self._queue.remove(ticket)
+                    return
+                heir = self.holder = self._queue.popleft() if self._queue else None
+            if heir is None:
                 return
-            heir = self.holder = self._queue.popleft() if self._queue else None
-        if heir is not None:
-            heir.grant()
+            try:
+                heir.grant()
+            except RuntimeError:
+                ticket = heir  # its loop has been closed: the turn goes to the next
+            else:
+                return
 
 
 _gates: weakref.WeakValueDictionary[str, Gate] = weakref.WeakValueDictionary()

@@ -47,14 +47,14 @@ class GroupWriter:
         self._timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
 
-    def execute(self, sql: str, args: Sequence[Any]) -> asyncio.Future[int]:
-        """Queue a statement; the future has the number of rows it changed, once it is durable."""
+    async def execute(self, sql: str, args: Sequence[Any]) -> int:
+        """Run a statement with those of others; return the number of rows it changed."""
         self._refuse_to_wait_for_oneself()
         write = _Write(sql, args, self._desk.loop.create_future())
         self._queue.append(write)
         if self._ticket is None:
             self._line_up()
-        return write.future
+        return await write.future
 
     def _refuse_to_wait_for_oneself(self) -> None:
         holder, me = self._desk.gate.holder, asyncio.current_task()
@@ -94,6 +94,8 @@ class GroupWriter:
         self._note_empty()
 
     def _go(self) -> None:
+        if self._ticket is None or not self._ticket.granted:
+            return  # the turn came for a ticket that was given up meanwhile
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -104,8 +106,7 @@ class GroupWriter:
                 batch.append(write)
         if self._connection is None:
             self._desk.enter()
-        if self._ticket is not None:
-            self._ticket.thread = 0
+        self._ticket.thread = 0
         self._desk.crew.submit(lambda job: self._write(batch), lambda job: self._landed(job, batch))
 
     def _landed(self, job: Job, batch: list[_Write]) -> None:

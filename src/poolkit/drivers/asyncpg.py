@@ -127,6 +127,17 @@ class PostgresSession:
         return not connection.is_closed() and connection.is_in_transaction()
 
     @property
+    def at_rest(self) -> bool:
+        """What asyncpg's protocol knows without asking the server."""
+        protocol = self._connection._protocol
+        return (
+            protocol is not None
+            and protocol.is_connected()
+            and not protocol.is_in_transaction()
+            and not protocol._is_cancelling()
+        )
+
+    @property
     def unsettled(self) -> bool:
         """Whether the server has not yet answered a cancellation."""
         protocol = self._connection._protocol
@@ -242,8 +253,7 @@ class PostgresSession:
 
     async def lag(self, timeout: float) -> float:
         """Return how many seconds of changes a standby has not replayed yet."""
-        seconds = await self.fetchval(_LAG, (), 0, timeout)
-        return float(seconds or 0.0)
+        return cast("float", await self.fetchval(_LAG, (), 0, timeout))
 
     async def _mapped(self, work: Awaitable[T]) -> T:
         try:
@@ -260,16 +270,21 @@ class PostgresSession:
         return ConnectionLost(
             f"the connection to PostgreSQL at {self._server} was lost: {cause or error}",
             sqlstate=sqlstate or "08006",
+            sent=not isinstance(error, pg.InterfaceError),  # that one refuses to send at all
         )
 
 
-# A standby that has replayed all it received is not behind, however old its last transaction.
+# A standby that is connected and has replayed all it received is not behind, however old its last
+# transaction; one of which nothing is known is as far behind as can be.
 _LAG = """
-SELECT CASE
+SELECT (CASE
   WHEN NOT pg_is_in_recovery() THEN 0
-  WHEN pg_last_wal_receive_lsn() IS NOT DISTINCT FROM pg_last_wal_replay_lsn() THEN 0
-  ELSE coalesce(extract(epoch FROM now() - pg_last_xact_replay_timestamp()), 0)
-END
+  WHEN EXISTS (SELECT FROM pg_stat_wal_receiver)
+   AND pg_last_wal_receive_lsn() IS NOT DISTINCT FROM pg_last_wal_replay_lsn() THEN 0
+  ELSE coalesce(
+    extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 'Infinity'
+  )
+END)::float8
 """
 
 

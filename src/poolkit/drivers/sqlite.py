@@ -78,20 +78,9 @@ class SQLiteDriver:
             ) from error
         return SQLiteSession(connection, desk)
 
-    async def execute_shared(self, sql: str, args: Sequence[Any]) -> int:
-        """Run one changing statement in one transaction with those of others."""
-        return await self._desk().group.execute(sql, args)
-
-    async def fetch_shared(self, sql: str, args: Sequence[Any], limit: int | None) -> Sequence[Row]:
-        """Run one reading statement on a connection that others use, too."""
-        return await self._desk().reader.fetch(sql, args, limit)
-
-    async def release(self) -> None:
-        """Close what callers of this loop shared, when what waits is written."""
-        desk = self._desks.get(asyncio.get_running_loop())
-        if desk is not None:
-            await desk.group.close()
-            await desk.reader.close()
+    def share(self) -> SharedDesk:
+        """Return the group writer and the shared readers of this loop."""
+        return SharedDesk(self._desk())
 
     def fault(self, error: BaseException) -> Fault:
         """Read an error: BUSY is the one that trying again may mend."""
@@ -123,6 +112,7 @@ class Desk:
         self.reader = SharedReader(self)
         self.thread = threading.get_ident()
         self._users = 0
+        self.sharers = 0
 
     def enter(self) -> None:
         """Count a connection in."""
@@ -141,6 +131,27 @@ class Desk:
             if job.result is not None:
                 job.result.close()
             self.leave()
+
+
+class SharedDesk:
+    """What one pool sees of the connections that all callers of a loop share."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._closed = False
+        self.execute = desk.group.execute
+        self.fetch = desk.reader.fetch
+        desk.sharers += 1
+
+    async def close(self) -> None:
+        """Close them if this is the last pool that used them; to be repeated if cancelled."""
+        desk = self._desk
+        if not self._closed:
+            self._closed = True
+            desk.sharers -= 1
+        if not desk.sharers:
+            await desk.group.close()
+            await desk.reader.close()
 
 
 class SQLiteSession:
@@ -178,6 +189,11 @@ class SQLiteSession:
     def in_transaction(self) -> bool:
         """Whether a transaction is open."""
         return self._in_transaction
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether it is open and has neither a transaction nor a job in the thread."""
+        return not (self._closed or self._in_transaction or self._job is not None)
 
     @property
     def unsettled(self) -> bool:

@@ -16,8 +16,10 @@ from contextvars import Token
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context, metrics, trace
-from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
+
+from poolkit.telemetry import registry
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
 
 _SCHEMA = "https://opentelemetry.io/schemas/1.37.0"
 _NAME = "poolkit"
-_POOL = "db.client.connection.pool.name"
-_STATE = "db.client.connection.state"
 _KEPT_AT_MOST = 4096
 
 
@@ -36,44 +36,21 @@ class _Instruments:
 
     def __init__(self, meter: Meter) -> None:
         self.observers: weakref.WeakSet[OtelObserver] = weakref.WeakSet()
-        self.create_time = meter.create_histogram(
-            "db.client.connection.create_time", unit="s", description="Time to make a connection."
-        )
-        self.wait_time = meter.create_histogram(
-            "db.client.connection.wait_time", unit="s", description="Time a borrower waited."
-        )
-        self.use_time = meter.create_histogram(
-            "db.client.connection.use_time", unit="s", description="Time a connection was out."
-        )
-        self.transaction_duration = meter.create_histogram(
-            "poolkit.transaction.duration", unit="s", description="Time of a transaction."
-        )
-        self.closed = meter.create_observable_counter(
-            "poolkit.connection.closed",
-            [self._callback(lambda observer: observer.closings())],
-            unit="{connection}",
-            description="Connections closed.",
-        )
-        for name, unit, description, read in (
-            ("count", "{connection}", "Connections by state.", _by_state),
-            ("max", "{connection}", "Connections allowed.", _max),
-            ("idle.max", "{connection}", "Idle connections allowed.", _max),
-            ("idle.min", "{connection}", "Connections kept.", _min),
-            ("pending_requests", "{request}", "Borrowers that wait.", _waiting),
-        ):
-            meter.create_observable_up_down_counter(
-                f"db.client.connection.{name}",
-                [self._callback(read)],
-                unit=unit,
-                description=description,
+        self.create_time = _histogram(meter, registry.CREATE_TIME)
+        self.wait_time = _histogram(meter, registry.WAIT_TIME)
+        self.use_time = _histogram(meter, registry.USE_TIME)
+        self.transaction_duration = _histogram(meter, registry.TRANSACTION)
+        for metric, read in _READERS.items():
+            make = (
+                meter.create_observable_counter
+                if metric.kind == "observable_counter"
+                else meter.create_observable_up_down_counter
             )
-        for name, unit, description, read in (
-            ("db.client.connection.timeouts", "{timeout}", "Waits in vain.", _timeouts),
-            ("poolkit.connection.leaks", "{connection}", "Connections out too long.", _leaks),
-            ("poolkit.transaction.retries", "{retry}", "Transactions run again.", _retries),
-        ):
-            meter.create_observable_counter(
-                name, [self._callback(read)], unit=unit, description=description
+            make(
+                metric.name,
+                [self._callback(read)],
+                unit=metric.unit,
+                description=metric.description,
             )
 
     def _callback(
@@ -102,6 +79,10 @@ def _instruments_of(provider: MeterProvider | None) -> _Instruments:
     return found
 
 
+def _histogram(meter: Meter, metric: registry.Metric) -> Histogram:
+    return meter.create_histogram(metric.name, unit=metric.unit, description=metric.description)
+
+
 class OtelObserver:
     """Watches one pool."""
 
@@ -114,7 +95,7 @@ class OtelObserver:
         meter_provider: MeterProvider | None = None,
     ) -> None:
         self._name = name
-        self._attributes = {_POOL: name}
+        self._attributes = {registry.POOL_NAME: name}
         self._system = system
         self._tracer = trace.get_tracer(_NAME, "", tracer_provider, schema_url=_SCHEMA)
         self._instruments = _instruments_of(meter_provider)
@@ -160,7 +141,7 @@ class OtelObserver:
             f"acquire {self._name}", kind=SpanKind.INTERNAL, start_time=end - int(seconds * 1e9)
         )
         if span.is_recording():
-            span.set_attributes({**self._attributes, "db.system.name": self._system})
+            span.set_attributes({**self._attributes, registry.SYSTEM: self._system})
             _fail(span, error)
         span.end(end)
 
@@ -168,7 +149,7 @@ class OtelObserver:
         """Take an attempt to connect."""
         attributes = self._attributes
         if error is not None:
-            attributes = {**attributes, "error.type": type(error).__qualname__}
+            attributes = {**attributes, registry.ERROR: type(error).__qualname__}
         self._instruments.create_time.record(seconds, attributes)
 
     def closed(self, reason: str) -> None:
@@ -186,7 +167,7 @@ class OtelObserver:
     def closings(self) -> list[Observation]:
         """Return what was closed, by reason."""
         return [
-            Observation(count, {**self._attributes, "poolkit.connection.close.reason": reason})
+            Observation(count, {**self._attributes, registry.REASON: reason})
             for reason, count in list(self._closings.items())
         ]
 
@@ -194,21 +175,21 @@ class OtelObserver:
         """Begin a span and make it the current one."""
         span = self._tracer.start_span(f"transaction {self._name}", kind=SpanKind.INTERNAL)
         if span.is_recording():
-            span.set_attribute(_POOL, self._name)
-            span.set_attribute("db.system.name", self._system)
-            span.set_attribute("poolkit.transaction.read_only", readonly)
-            span.set_attribute("poolkit.transaction.attempt", attempt)
+            span.set_attribute(registry.POOL_NAME, self._name)
+            span.set_attribute(registry.SYSTEM, self._system)
+            span.set_attribute(registry.READ_ONLY, readonly)
+            span.set_attribute(registry.ATTEMPT, attempt)
             if isolation is not None:
-                span.set_attribute("poolkit.transaction.isolation_level", isolation)
+                span.set_attribute(registry.ISOLATION, isolation)
         return _TransactionScope(self, span)
 
     def record_transaction(
         self, seconds: float, outcome: Outcome, error: BaseException | None
     ) -> None:
         """Take the duration of a transaction."""
-        attributes = {**self._attributes, "poolkit.transaction.outcome": outcome}
+        attributes = {**self._attributes, registry.OUTCOME: outcome}
         if error is not None:
-            attributes["error.type"] = type(error).__qualname__
+            attributes[registry.ERROR] = type(error).__qualname__
         self._instruments.transaction_duration.record(seconds, attributes)
 
 
@@ -226,7 +207,7 @@ class _TransactionScope:
         context.detach(self._token)
         span = self._span
         if span.is_recording():
-            span.set_attribute("poolkit.transaction.outcome", outcome)
+            span.set_attribute(registry.OUTCOME, outcome)
             _fail(span, error)
         span.end()
         self._observer.record_transaction(time.perf_counter() - self._began, outcome, error)
@@ -234,15 +215,15 @@ class _TransactionScope:
 
 def _fail(span: Span, error: BaseException | None) -> None:
     if error is not None:
-        span.set_attribute("error.type", type(error).__qualname__)
+        span.set_attribute(registry.ERROR, type(error).__qualname__)
         span.set_status(Status(StatusCode.ERROR))
 
 
 def _by_state(observer: OtelObserver) -> Iterable[Observation]:
     if (pool := observer.figures) is not None:
         stats = pool.stats()
-        yield Observation(stats.idle, {**observer.attributes, _STATE: "idle"})
-        yield Observation(stats.used, {**observer.attributes, _STATE: "used"})
+        yield Observation(stats.idle, {**observer.attributes, registry.STATE: "idle"})
+        yield Observation(stats.used, {**observer.attributes, registry.STATE: "used"})
 
 
 def _max(observer: OtelObserver) -> Iterable[Observation]:
@@ -271,4 +252,17 @@ def _leaks(observer: OtelObserver) -> Iterable[Observation]:
 
 def _retries(observer: OtelObserver) -> Iterable[Observation]:
     for sqlstate, count in list(observer.retries.items()):
-        yield Observation(count, {**observer.attributes, "error.type": sqlstate})
+        yield Observation(count, {**observer.attributes, registry.ERROR: sqlstate})
+
+
+_READERS: dict[registry.Metric, Callable[[OtelObserver], Iterable[Observation]]] = {
+    registry.COUNT: _by_state,
+    registry.MAX: _max,
+    registry.IDLE_MAX: _max,
+    registry.IDLE_MIN: _min,
+    registry.PENDING: _waiting,
+    registry.TIMEOUTS: _timeouts,
+    registry.CLOSED: OtelObserver.closings,
+    registry.LEAKS: _leaks,
+    registry.RETRIES: _retries,
+}

@@ -82,6 +82,11 @@ class StubSession:
         """The session itself."""
         return self
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether it is open and idle."""
+        return not (self.closed or self.in_transaction or self.unsettled)
+
     def kill(self) -> None:
         """End it from the other side."""
         self.closed = True

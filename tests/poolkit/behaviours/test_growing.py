@@ -1,6 +1,7 @@
 """Behaviours 13 to 16, 19 and 22: growing, ageing and steering, in virtual time."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -110,7 +111,7 @@ def test_b15_a_cohort_does_not_end_at_once() -> None:
             assert pool.stats().size == size
         births = driver.attempt_times[size:]
         assert len(births) >= 2 * size
-        gaps = [later - earlier for earlier, later in zip(births, births[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in itertools.pairwise(births)]
         assert min(gaps) >= lifetime / size * 0.99
 
     run_virtual(main)
@@ -227,7 +228,7 @@ def test_b19_reconnects_back_off() -> None:
 def _gaps(times: list[float]) -> list[float]:
     """Return the pauses between attempts; those of one moment (several waiters) are one."""
     moments = sorted({round(time, 6) for time in times})
-    return [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
+    return [later - earlier for earlier, later in itertools.pairwise(moments)]
 
 
 async def _borrow(pool: Pool, timeout: float | None = None) -> None:

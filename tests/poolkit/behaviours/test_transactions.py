@@ -1,5 +1,7 @@
 """Behaviours 28 to 35: transactions that tell the truth."""
 
+# ruff: noqa: PT012  a transaction that fails is a block, not a statement
+
 import asyncio
 import logging
 from collections.abc import Callable
@@ -249,7 +251,7 @@ async def test_b32_options_of_a_transaction(postgres_dsn: str, make_pool: MakePo
 async def test_b32_readonly_refuses_to_write(table: Pool) -> None:
     """A read-only transaction reads a snapshot and cannot write; the pool is none the worse."""
     generation = table._broker._ledger.generation  # type: ignore[union-attr]
-    with pytest.raises(Exception, match="(?i)read-?only"):
+    with pytest.raises(Exception, match=r"(?i)read-?only"):
         async with table.transaction(readonly=True) as tx:
             assert await tx.fetchval("SELECT count(*) FROM t") == 0
             await tx.execute("INSERT INTO t VALUES (1)")
@@ -259,7 +261,7 @@ async def test_b32_readonly_refuses_to_write(table: Pool) -> None:
 
 async def test_b32_unknown_isolation_is_named(table: Pool) -> None:
     """A level that does not exist is refused where it is written."""
-    with pytest.raises(ValueError, match="isolation='snapshot'.*serializable"):
+    with pytest.raises(ValueError, match=r"isolation=.snapshot.*serializable"):
         table.transaction(isolation="snapshot")
 
 
@@ -400,7 +402,7 @@ async def test_two_pools_do_not_care_about_each_other(
 
 
 async def test_b35_round_trips_on_the_wire(postgres_dsn: str, make_pool: MakePool) -> None:
-    """A borrow with one statement costs 1 round trip, a transaction with one 3, release included."""
+    """A borrow with one statement costs 1 round trip, a transaction with one costs 3."""
     async with FaultProxy(*_address(postgres_dsn)) as proxy:
         pool = make_pool(_through(postgres_dsn, proxy), max_size=1)
         await pool.fetchval("SELECT $1::int", 1)  # prepared from here on

@@ -4,8 +4,8 @@ A transaction ends in one of three ways. *Committed* and *rolled back* are what 
 *unknown* is what is left when the connection dies after COMMIT was sent and before the answer
 came. A COMMIT that the server answers with ROLLBACK is a rollback, and raises.
 
-COMMIT runs in a task of its own: a caller that is cancelled while it is under way waits for its
-answer all the same (for a bounded time), so that the hooks that belong to the outcome run.
+A caller that is cancelled while COMMIT is under way waits for its answer all the same, for a
+bounded time (`Steadfast`), so that the hooks that belong to the outcome run.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
-from enum import Enum, auto
 from inspect import isawaitable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from poolkit.driver import Begin
 from poolkit.errors import CommitRolledBack, CommitUnknown, ConnectionLost, TransactionError
+from poolkit.transaction.states import ALLOWED, REFUSALS, State, Step, begin_options
+from poolkit.transaction.steadfast import Steadfast
 
 if TYPE_CHECKING:
     from poolkit._statements import Borrow
@@ -31,44 +32,6 @@ logger = logging.getLogger("poolkit")
 
 Hook = Callable[[], object]
 """A function without arguments; what it returns is awaited if it can be."""
-
-ISOLATION = ("read_uncommitted", "read_committed", "repeatable_read", "serializable")
-
-
-class State(Enum):
-    """Where a transaction stands."""
-
-    NEW = auto()
-    OPEN = auto()
-    ENDING = auto()
-    COMMITTED = auto()
-    ROLLED_BACK = auto()
-    UNKNOWN = auto()
-
-
-class Step(Enum):
-    """What can be asked of a transaction."""
-
-    ENTER = auto()
-    USE = auto()
-    LEAVE = auto()
-
-
-ALLOWED: dict[tuple[State, Step], State] = {
-    (State.NEW, Step.ENTER): State.OPEN,
-    (State.OPEN, Step.USE): State.OPEN,
-    (State.OPEN, Step.LEAVE): State.ENDING,
-}
-"""Every step that is not here is refused, in words (`_REFUSALS`)."""
-
-_REFUSALS = {
-    State.NEW: "has not begun: enter it with 'async with'",
-    State.OPEN: "has begun already: make another with transaction()",
-    State.ENDING: "is ending: do it before the block ends, or in before_commit()",
-    State.COMMITTED: "has been committed: begin another",
-    State.ROLLED_BACK: "has been rolled back: begin another",
-    State.UNKNOWN: "has ended without anybody knowing how: begin another",
-}
 
 _current: ContextVar[Transaction | None] = ContextVar("poolkit_transaction", default=None)
 
@@ -83,16 +46,6 @@ def current_transaction() -> Transaction | None:
     except RuntimeError:  # a thread that was given a copy of the task's context
         return None
     return innermost if innermost.task is task else None
-
-
-def begin_options(isolation: str | None, readonly: bool, deferrable: bool) -> Begin:
-    """Check the options of a transaction; ``ValueError`` names what is not known."""
-    if isolation is not None:
-        name = isolation.strip().lower().replace(" ", "_")
-        if name not in ISOLATION:
-            raise ValueError(f"isolation={isolation!r}: expected one of {', '.join(ISOLATION)}")
-        isolation = name
-    return Begin(isolation, bool(readonly), bool(deferrable))
 
 
 class Owner(Protocol):
@@ -356,36 +309,32 @@ class Transaction:
     async def _commit(self, borrow: Borrow) -> _End:
         """Commit and see it through; raises nothing."""
         session, host = borrow.session, borrow.host
-        work = host.spawn(session.commit())
-        cancelled = await _see_through(work, host.config.housekeeping_timeout)
+        commit = Steadfast(session.commit(), host.config.housekeeping_timeout, session.abort)
         try:
-            if not work.done():
-                session.abort()
-                raise ConnectionLost("COMMIT was not answered in time", pool=host.name)
-            if work.result():
-                return _End("commit", cancelled)
+            if await commit:
+                return _End("commit", commit.cancelled)
             error: BaseException = CommitRolledBack(
-                f"the server answered COMMIT with ROLLBACK on pool {host.name!r}: a statement in "
-                f"the transaction failed and its error was not raised again; use a savepoint "
-                f"(tx.transaction()) around what may fail",
-                pool=host.name,
+                f"the server answered COMMIT with ROLLBACK on pool {self.owner.name!r}: a "
+                f"statement in the transaction failed and its error was not raised again; use a "
+                f"savepoint (tx.transaction()) around what may fail",
+                pool=self.owner.name,
             )
         except Exception as failure:  # noqa: BLE001  it is raised when all is in order
             host.heed(borrow.slot, failure)
             if _outcome_is_known(failure):
-                return _End("rollback", cancelled or failure)
+                return _End("rollback", commit.cancelled or failure)
             session.abort()
             error = CommitUnknown(
-                f"the connection of pool {host.name!r} was lost during COMMIT: the changes may "
-                f"have been made or not; look for them before doing it again",
-                pool=host.name,
+                f"the connection of pool {self.owner.name!r} was lost during COMMIT: the changes "
+                f"may have been made or not; look for them before doing it again",
+                pool=self.owner.name,
             )
             error.__cause__ = failure
-            return _End("unknown", cancelled or error)
-        except asyncio.CancelledError as stopped:  # the pool was torn down under it
+            return _End("unknown", commit.cancelled or error)
+        except asyncio.CancelledError as stopped:  # what it waited for was torn down
             session.abort()
-            return _End("unknown", cancelled or stopped)
-        return _End("rollback", cancelled or error)
+            return _End("unknown", commit.cancelled or stopped)
+        return _End("rollback", commit.cancelled or error)
 
     async def _roll_back(self, borrow: Borrow) -> None:
         session = borrow.session
@@ -459,7 +408,7 @@ class Transaction:
         after = ALLOWED.get((self._state, step))
         if after is None:
             raise TransactionError(
-                f"the {self._what()} on pool {self.owner.name!r} {_REFUSALS[self._state]}",
+                f"the {self._what()} on pool {self.owner.name!r} {REFUSALS[self._state]}",
                 pool=self.owner.name,
             )
         return after
@@ -508,24 +457,6 @@ def _outcome_is_known(failure: BaseException) -> bool:
     if isinstance(failure, ConnectionLost):
         return not failure.sent
     return not isinstance(failure, TimeoutError)
-
-
-async def _see_through(work: asyncio.Task[Any], grace: float) -> asyncio.CancelledError | None:
-    """Wait for the work; once cancelled, for ``grace`` seconds more. Return the cancellation."""
-    try:
-        await asyncio.wait((work,))
-    except asyncio.CancelledError as error:
-        cancelled = error
-    else:
-        return None
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + grace
-    while not work.done() and (left := deadline - loop.time()) > 0:
-        try:
-            await asyncio.wait((work,), timeout=left)
-        except asyncio.CancelledError:
-            continue  # told already; the answer is near and bounded
-    return cancelled
 
 
 async def _run_hooks(hooks: Sequence[Hook], pool: str) -> None:
