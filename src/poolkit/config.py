@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 Hook = Callable[[Any], Awaitable[object]]
 """An async function of a `Connection`."""
@@ -81,6 +81,53 @@ class PoolConfig:
                 raise TypeError(f"{field}={hook!r}: expected an async function of a connection")
         if self.name is not None and not self.name:
             raise ValueError("name='': give the pool a name or leave it out")
+
+
+class PoolOptions(TypedDict, total=False):
+    """The keywords of `Pool`, for type checkers: the fields of its settings and of its drivers'.
+
+    A test holds it to them.
+    """
+
+    # PoolConfig
+    min_size: int
+    max_size: int
+    name: str | None
+    lazy: bool
+    acquire_timeout: float | None
+    max_waiting: int | None
+    max_lifetime: float | None
+    idle_timeout: float | None
+    validate_after: float
+    keepalive: float | None
+    connect_timeout: float
+    housekeeping_timeout: float
+    close_timeout: float
+    reset: Literal["auto", "always", "never"] | Hook
+    leak_threshold: float | None
+    slow_query: float | None
+    init: Hook | None
+    setup: Hook | None
+    max_lag: float
+    # PostgresOptions
+    server_settings: Mapping[str, str]
+    application_name: str | None
+    statement_timeout: float | None
+    command_timeout: float | None
+    statement_cache_size: int
+    target_session_attrs: str | None
+    ssl: Any
+    # SQLiteOptions
+    journal_mode: str
+    synchronous: str
+    cache_size: int
+    mmap_size: int
+    temp_store: str
+    foreign_keys: bool
+    busy_timeout: float
+    writer_timeout: float
+    optimize: bool
+    pragmas: Mapping[str, str | int]
 
 
 def _whole(field: str, value: object, *, least: int) -> None:

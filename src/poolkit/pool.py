@@ -9,14 +9,14 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from poolkit import retry
 from poolkit._clock import Clock, SystemClock
 from poolkit._session import Kind, read
 from poolkit._statements import Borrow
 from poolkit.broker import Broker
-from poolkit.config import PoolConfig
+from poolkit.config import PoolConfig, PoolOptions
 from poolkit.connection import Acquire, Connection
 from poolkit.driver import Driver, NotShareable, Shared, SupportsShared, SupportsUpkeep
 from poolkit.errors import PoolClosed, PoolError
@@ -58,10 +58,11 @@ class Pool:
         clock: Clock | None = None,
         tracer_provider: Any = None,
         meter_provider: Any = None,
-        **config: Any,
+        **config: Unpack[PoolOptions],
     ) -> None:
-        ours = {name: value for name, value in config.items() if name in _POOL_FIELDS}
-        options = {name: value for name, value in config.items() if name not in _POOL_FIELDS}
+        chosen: dict[str, Any] = {**config}
+        ours = {name: value for name, value in chosen.items() if name in _POOL_FIELDS}
+        options = {name: value for name, value in chosen.items() if name not in _POOL_FIELDS}
         self._config = PoolConfig(**ours)
         if isinstance(dsn_or_driver, str):
             self._driver: Driver = driver_from_url(dsn_or_driver, options)

@@ -7,10 +7,10 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 from tiercache._clock import Clock, SystemClock
 from tiercache._hot import Hot
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from tiercache.events import Scalar
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 logger = logging.getLogger("tiercache")
 
@@ -215,6 +216,26 @@ class Cache:
         """Store several values, as `set` does one."""
         await self._operations.set_many(self.task_caller, items, ttl, tags)
 
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Awaitable[T]],
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        **policy: Unpack[PolicyOptions],
+    ) -> T: ...
+    @overload
+    async def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], T],
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        **policy: Unpack[PolicyOptions],
+    ) -> T: ...
     async def get_or_load(
         self,
         key: str,

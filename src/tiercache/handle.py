@@ -22,7 +22,6 @@ from tiercache.stats import CacheStats
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
-S = TypeVar("S")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -82,20 +81,51 @@ class AsyncHandle(Protocol[P, T_co]):
         """Return this function's figures."""
         ...
 
-    # Of a class method, of a method seen on its class, of a method, of a static method: type
-    # checkers hand all of them over as the function inside, so its first parameter has to tell.
+    @overload
+    def __get__(self, instance: None, owner: Any = None) -> AsyncUnbound[P, T_co]: ...
     @overload
     def __get__(
-        self: AsyncHandle[Concatenate[S, Q], T], instance: object, owner: S
+        self: AsyncHandle[Concatenate[Any, Q], T], instance: object, owner: Any = None
     ) -> AsyncHandle[Q, T]: ...
+
+
+class AsyncUnbound(AsyncHandle[P, T_co], Protocol[P, T_co]):
+    """One that is seen on its class.
+
+    A method takes its instance there, a class method is bound already; type checkers hand both over
+    as the function inside, so either way of calling is right.
+    """
+
     @overload
-    def __get__(self, instance: None, owner: Any = None) -> AsyncHandle[P, T_co]: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T_co]: ...
     @overload
-    def __get__(
-        self: AsyncHandle[Concatenate[S, Q], T], instance: S, owner: Any = None
-    ) -> AsyncHandle[Q, T]: ...
+    def __call__(
+        self: AsyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
+    ) -> Coroutine[Any, Any, T]: ...
     @overload
-    def __get__(self, instance: object, owner: Any = None) -> AsyncHandle[P, T_co]: ...
+    def key(self, *args: P.args, **kwargs: P.kwargs) -> Key: ...
+    @overload
+    def key(
+        self: AsyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
+    ) -> Key: ...
+    @overload
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[bool]: ...
+    @overload
+    def invalidate(
+        self: AsyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
+    ) -> Awaitable[bool]: ...
+    @overload
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T_co]: ...
+    @overload
+    def refresh(
+        self: AsyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
+    ) -> Awaitable[T]: ...
+    @overload
+    def peek(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T_co | Missing]: ...
+    @overload
+    def peek(
+        self: AsyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
+    ) -> Awaitable[T | Missing]: ...
 
 
 class SyncHandle(Protocol[P, T_co]):
@@ -130,20 +160,51 @@ class SyncHandle(Protocol[P, T_co]):
         """Return this function's figures."""
         ...
 
-    # Of a class method, of a method seen on its class, of a method, of a static method: type
-    # checkers hand all of them over as the function inside, so its first parameter has to tell.
+    @overload
+    def __get__(self, instance: None, owner: Any = None) -> SyncUnbound[P, T_co]: ...
     @overload
     def __get__(
-        self: SyncHandle[Concatenate[S, Q], T], instance: object, owner: S
+        self: SyncHandle[Concatenate[Any, Q], T], instance: object, owner: Any = None
     ) -> SyncHandle[Q, T]: ...
+
+
+class SyncUnbound(SyncHandle[P, T_co], Protocol[P, T_co]):
+    """One that is seen on its class.
+
+    A method takes its instance there, a class method is bound already; type checkers hand both over
+    as the function inside, so either way of calling is right.
+    """
+
     @overload
-    def __get__(self, instance: None, owner: Any = None) -> SyncHandle[P, T_co]: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
     @overload
-    def __get__(
-        self: SyncHandle[Concatenate[S, Q], T], instance: S, owner: Any = None
-    ) -> SyncHandle[Q, T]: ...
+    def __call__(
+        self: SyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
+    ) -> T: ...
     @overload
-    def __get__(self, instance: object, owner: Any = None) -> SyncHandle[P, T_co]: ...
+    def key(self, *args: P.args, **kwargs: P.kwargs) -> str: ...
+    @overload
+    def key(
+        self: SyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
+    ) -> str: ...
+    @overload
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool: ...
+    @overload
+    def invalidate(
+        self: SyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
+    ) -> bool: ...
+    @overload
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
+    @overload
+    def refresh(
+        self: SyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
+    ) -> T: ...
+    @overload
+    def peek(self, *args: P.args, **kwargs: P.kwargs) -> T_co | Missing: ...
+    @overload
+    def peek(
+        self: SyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
+    ) -> T | Missing: ...
 
 
 class Face:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Unpack
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar, Unpack, overload
 
 from tiercache.callers import drive
 from tiercache.calls import Host
@@ -11,6 +11,8 @@ from tiercache.events import Scalar
 from tiercache.happenings import Happenings
 from tiercache.operations import Operations
 from tiercache.policy import Duration, PolicyOptions
+
+T = TypeVar("T")
 
 
 class SyncCache:
@@ -31,6 +33,26 @@ class SyncCache:
         """See `Cache.set`."""
         self.set_many({key: value}, ttl=ttl, tags=tags)
 
+    @overload
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Awaitable[T]],
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        **policy: Unpack[PolicyOptions],
+    ) -> T: ...
+    @overload
+    def get_or_load(
+        self,
+        key: str,
+        loader: Callable[[], T],
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        **policy: Unpack[PolicyOptions],
+    ) -> T: ...
     def get_or_load(
         self,
         key: str,

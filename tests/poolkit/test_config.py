@@ -1,10 +1,14 @@
 """Settings are refused loudly, with the field and the value."""
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
 from poolkit import PoolConfig
+from poolkit.config import PoolOptions
+from poolkit.drivers.asyncpg import PostgresOptions
+from poolkit.drivers.sqlite import SQLiteOptions
 
 
 @pytest.mark.parametrize(
@@ -48,3 +52,13 @@ def test_settings_are_frozen_and_by_keyword() -> None:
         PoolConfig(1)  # type: ignore[call-arg, misc]
     with pytest.raises(AttributeError):
         PoolConfig().max_size = 3  # type: ignore[misc]
+
+
+def test_the_keywords_of_a_pool_are_the_fields_of_its_settings() -> None:
+    """What type checkers accept is what the pool and its drivers take, nothing forgotten."""
+    known = {
+        field.name
+        for options in (PoolConfig, PostgresOptions, SQLiteOptions)
+        for field in fields(options)
+    }
+    assert PoolOptions.__optional_keys__ == known

@@ -1,7 +1,5 @@
 """The doubles do what they say."""
 
-# ruff: noqa: PT012  a transaction that fails is a block, not a statement
-
 import asyncio
 import time
 from typing import Any

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import redis
+
 from tests.servers.redis import RedisServer
 from tiercache import Cache, MemoryTier, RedisTier
 from tiercache._redis import frames

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+
 from tests.tiercache.remote import FakeRemote
 from tiercache import Cache, MemoryTier
 from tiercache.bus.base import Listener

@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 import pytest
+
 from tiercache._flight import Flight, Flights, Load
 from tiercache._portal import Portal
 from tiercache.callers import TaskCaller, ThreadCaller, drive

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from tiercache import Cache, KeyTemplateError
 from tiercache.calls import Definition
 from tiercache.testing import FakeClock
@@ -59,7 +60,7 @@ def test_singular_names_of_a_batch(cache: Cache) -> None:
 def test_a_batch_without_ids(cache: Cache) -> None:
     """A loader without a parameter for the ids is refused."""
     with pytest.raises(KeyTemplateError, match="takes no ids"):
-        cache.cached_many(ttl=1, key="k")(lambda: {})
+        cache.cached_many(ttl=1, key="k")(dict)
 
 
 async def test_ids_the_loader_does_not_know(cache: Cache) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from tiercache import Cache, cached, cached_many, configure, default_cache, defaults, invalidates
 
 

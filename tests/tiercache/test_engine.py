@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+
 from tests.tiercache.remote import FakeRemote
 from tiercache import MISSING, Cache, MemoryTier
 from tiercache.testing import FakeClock

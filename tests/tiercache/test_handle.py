@@ -7,6 +7,7 @@ import pickle
 from typing import Any
 
 import pytest
+
 from tiercache import MISSING, Cache, CacheStats
 from tiercache.handle import BoundHandle, Handle
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from tiercache import Cache, KeyTemplateError
 from tiercache.bus.local import LocalBus
 

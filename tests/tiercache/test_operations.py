@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+
 from tiercache import Cache, CodecError, KeyTemplateError, MemoryTier, PolicyError, RedisTier
 from tiercache.testing import FakeClock
 

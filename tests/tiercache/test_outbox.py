@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from poolkit import Pool, Transaction
 from tiercache import Cache, MemoryTier, RedisTier
 

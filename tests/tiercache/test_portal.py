@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 
 import pytest
+
 from tests.tiercache.test_cache import in_a_child
 from tiercache._portal import Portal
 

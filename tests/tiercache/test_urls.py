@@ -1,6 +1,7 @@
 """Tiers from URLs, and what is said of those that are none."""
 
 import pytest
+
 from tiercache import DatabaseTier, MemoryTier, PolicyError, RedisTier
 from tiercache.urls import tier_from_url
 

@@ -18,8 +18,8 @@ from poolkit.errors import AcquireTimeout, TransactionError
 
 if TYPE_CHECKING:
     from poolkit.drivers._crew import Job
+    from poolkit.drivers._desk import Desk
     from poolkit.drivers._gate import Ticket
-    from poolkit.drivers.sqlite import Desk
 
 _AT_MOST = 512
 """Statements in one transaction: others want to write, too."""

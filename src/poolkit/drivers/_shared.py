@@ -14,7 +14,7 @@ from poolkit.drivers._lite import is_readonly, open_database, patiently, rewrite
 if TYPE_CHECKING:
     from poolkit.driver import Row
     from poolkit.drivers._crew import Job
-    from poolkit.drivers.sqlite import Desk
+    from poolkit.drivers._desk import Desk
 
 
 class SharedReader:

@@ -11,15 +11,14 @@ bounded time (`Steadfast`), so that the hooks that belong to the outcome run.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
-from inspect import isawaitable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from poolkit.driver import Begin
 from poolkit.errors import CommitRolledBack, CommitUnknown, ConnectionLost, TransactionError
+from poolkit.transaction.hooks import Hook, Hooks, run_hooks
 from poolkit.transaction.states import ALLOWED, REFUSALS, State, Step, begin_options
 from poolkit.transaction.steadfast import Steadfast
 
@@ -27,11 +26,6 @@ if TYPE_CHECKING:
     from poolkit._statements import Borrow
     from poolkit.driver import Row
     from poolkit.telemetry.observer import Outcome, TransactionScope
-
-logger = logging.getLogger("poolkit")
-
-Hook = Callable[[], object]
-"""A function without arguments; what it returns is awaited if it can be."""
 
 _current: ContextVar[Transaction | None] = ContextVar("poolkit_transaction", default=None)
 
@@ -69,9 +63,8 @@ class Transaction:
     """
 
     __slots__ = (
-        "__weakref__", "_attempt", "_before", "_borrow", "_committed", "_how", "_lender",
-        "_outer", "_parent", "_rolled_back", "_savepoint", "_scope", "_state", "drop_hooks_if",
-        "independent", "owner", "task",
+        "__weakref__", "_attempt", "_borrow", "_hooks", "_how", "_lender", "_outer", "_parent",
+        "_savepoint", "_scope", "_state", "drop_hooks_if", "independent", "owner", "task",
     )  # fmt: skip
 
     def __init__(
@@ -97,9 +90,7 @@ class Transaction:
         self._outer: Transaction | None = None
         self._savepoint = ""
         self._scope: TransactionScope | None = None
-        self._before: list[Hook] = []
-        self._committed: list[tuple[Hook, bool]] = []
-        self._rolled_back: list[Hook] = []
+        self._hooks = Hooks()
         self.task: asyncio.Task[Any] | None = None
         self.drop_hooks_if: Callable[[BaseException], bool] | None = None
         """For `Pool.run`: an error after which the transaction will be run again."""
@@ -176,7 +167,7 @@ class Transaction:
         Async or plain. Dropped if the savepoint it was registered in is rolled back.
         """
         self._use()
-        self._before.append(fn)
+        self._hooks.before.append(fn)
 
     def on_commit(self, fn: Hook, *, unknown: bool = False) -> None:
         """Call ``fn()`` after the commit, once the connection is back in the pool.
@@ -186,12 +177,12 @@ class Transaction:
         savepoint it was registered in is rolled back.
         """
         self._use()
-        self._committed.append((fn, unknown))
+        self._hooks.committed.append((fn, unknown))
 
     def on_rollback(self, fn: Hook) -> None:
         """Call ``fn()`` after the rollback of the whole transaction, as `on_commit` does."""
         self._use()
-        self._rolled_back.append(fn)
+        self._hooks.rolled_back.append(fn)
 
     # -- entering and leaving -----------------------------------------------------------------
 
@@ -271,7 +262,7 @@ class Transaction:
         hooks = self._owed(end)
         if hooks:
             # In a task of the pool: what is owed after a commit is not lost with its caller.
-            await asyncio.shield(borrow.host.spawn(_run_hooks(hooks, self.owner.name)))
+            await asyncio.shield(borrow.host.spawn(run_hooks(hooks, self.owner.name)))
         if end.error is not None and end.error is not error:
             raise end.error
 
@@ -280,7 +271,7 @@ class Transaction:
         if error is None:
             try:
                 borrow.session  # noqa: B018  void if the connection was given back in the block
-                await self._run_before()
+                await self._hooks.run_before()
             except BaseException as failure:  # noqa: BLE001  it is raised when all is in order
                 error = failure
             else:
@@ -296,15 +287,6 @@ class Transaction:
             except asyncio.CancelledError as cancelled:
                 error = cancelled
         return _End("rollback", error)
-
-    async def _run_before(self) -> None:
-        """Call the functions of `before_commit`, also those that they register."""
-        done = 0
-        while done < len(self._before):
-            result = self._before[done]()
-            done += 1
-            if isawaitable(result):
-                await result
 
     async def _commit(self, borrow: Borrow) -> _End:
         """Commit and see it through; raises nothing."""
@@ -367,9 +349,7 @@ class Transaction:
                 await self._undo_savepoint(borrow)
                 raise
             self._state = State.COMMITTED
-            parent._before += self._before
-            parent._committed += self._committed
-            parent._rolled_back += self._rolled_back
+            parent._hooks.take_over(self._hooks)
         finally:
             self._leave(borrow)
 
@@ -396,11 +376,10 @@ class Transaction:
         self._outer = None
 
     def _owed(self, end: _End) -> list[Hook]:
-        if end.outcome == "rollback":
-            if end.error is not None and self.drop_hooks_if and self.drop_hooks_if(end.error):
-                return []
-            return self._rolled_back
-        return [fn for fn, unknown in self._committed if unknown or end.outcome == "commit"]
+        again = self.drop_hooks_if
+        if end.outcome == "rollback" and end.error and again is not None and again(end.error):
+            return []
+        return self._hooks.owed(end.outcome)
 
     # -- checks -------------------------------------------------------------------------------
 
@@ -457,13 +436,3 @@ def _outcome_is_known(failure: BaseException) -> bool:
     if isinstance(failure, ConnectionLost):
         return not failure.sent
     return not isinstance(failure, TimeoutError)
-
-
-async def _run_hooks(hooks: Sequence[Hook], pool: str) -> None:
-    for hook in hooks:
-        try:
-            result = hook()
-            if isawaitable(result):
-                await result
-        except Exception:
-            logger.exception("pool %r: a transaction hook failed: %r", pool, hook)

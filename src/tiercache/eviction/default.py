@@ -28,13 +28,16 @@ SMALL_SHARE: Final = 0.1
 PROMOTED: Final = 2
 """Hits in the small queue that bring a slot to main."""
 
+ROUNDS: Final = 3
+"""Rounds through main that hits can buy, however many they are."""
+
 PATIENCE: Final = 1_000
 """Slots that may be given another round before one leaves regardless: bounds a single eviction to
 a fraction of a millisecond when everything is popular. A tenth of it costs no hits on any trace."""
 
 
 class S3FIFO:
-    """Evicts by S3-FIFO. The hot path counts hits in ``slot.visited``, up to 3, without a lock.
+    """Evicts by S3-FIFO. The hot path counts hits in ``slot.visited``, without a lock or a limit.
 
     Queue shares are shares of cost, so they hold in entries as well as in bytes. The queues are
     ordered dicts because a slot that is invalidated leaves from the middle.
@@ -105,7 +108,7 @@ class S3FIFO:
                 key = next(iter(main))
                 slot = main[key]
                 if slot.visited > 0 and patience > 0:
-                    slot.visited -= 1
+                    slot.visited = min(slot.visited, ROUNDS) - 1
                     main.move_to_end(key)
                     continue
                 del main[key]

@@ -31,7 +31,7 @@ SHORTEST_ROUND: Final = 100
 
 
 class LFU:
-    """Evicts the slot with the lowest count; among equals, the one that has had it longest."""
+    """Evicts the slot with the lowest count; among equals, the one that cachetools names."""
 
     def __init__(self) -> None:
         self._current: Cache[str, Slot] = LFUCache(maxsize=FOREVER)

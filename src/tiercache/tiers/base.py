@@ -82,7 +82,7 @@ class LocalTier(Protocol):
         """Attach to one cache; ``evicted(reason)`` is called once for every slot that leaves."""
         ...
 
-    def lookup(self, key: str) -> Slot | None:
+    def lookup(self, key: str, /) -> Slot | None:
         """Return the slot of the key as it is, expired or void ones included."""
         ...
 

@@ -39,7 +39,7 @@ class MemoryTier:
     ``lookup``, ``touch``, ``entries`` and ``memory`` may be used from any thread without a lock;
     everything else needs the lock of the cache. ``lookup`` is the table's own ``get``, and stays
     the same object for ever. A hit calls ``touch`` with its slot, or where that is None counts in
-    ``slot.visited``, up to 3.
+    ``slot.visited``.
     """
 
     def __init__(
@@ -180,9 +180,8 @@ class MemoryTier:
     def _sweep(self, now: float, limit: int) -> int:
         due = self._expiry.due(now, limit)
         for slot in due:
-            if self._table.get(slot.key) is slot:  # else a user's order dropped it with another
-                self._order.discard(slot)
-                self._left(slot, "expired")
+            self._order.discard(slot)
+            self._left(slot, "expired")
         return len(due)
 
     def _left(self, slot: Slot, reason: str | None) -> None:

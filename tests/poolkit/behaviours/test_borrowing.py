@@ -1,7 +1,5 @@
 """Behaviours 1 to 8: borrowing."""
 
-# ruff: noqa: PT012  a transaction that fails is a block, not a statement
-
 import asyncio
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Behaviours 9 to 12: cancellation, at every await there is."""
 
-# ruff: noqa: PT012  a transaction that fails is a block, not a statement
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -204,7 +204,7 @@ def test_b18_a_server_that_goes_away_is_left_altogether() -> None:
 
 
 def test_b19_reconnects_back_off() -> None:
-    """Attempts come 0.1 s × 2 apart, ± 10 %, at most 30 s, and not from the borrowers."""
+    """Attempts come 0.1 s apart, doubled each time, ± 10 %, at most 30 s."""
 
     async def main() -> None:
         driver = StubDriver()

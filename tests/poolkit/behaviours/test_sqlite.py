@@ -1,7 +1,5 @@
 """Behaviours 36 and 37, and what else is SQLite's own."""
 
-# ruff: noqa: PT012  a transaction that fails is a block, not a statement
-
 import asyncio
 import sqlite3
 import subprocess

@@ -1,7 +1,5 @@
 """Behaviours 28 to 35: transactions that tell the truth."""
 
-# ruff: noqa: PT012  a transaction that fails is a block, not a statement
-
 import asyncio
 import logging
 from collections.abc import Callable

@@ -15,7 +15,7 @@ def make_slot(key: str, value: object = None, *, until: float = FOREVER, cost: i
 def hit(order: Eviction | LocalTier, slot: Slot) -> None:
     """Do what the hot path does on a hit in an order, or in a tier with that order."""
     if order.touch is None:
-        slot.visited = min(slot.visited + 1, 3)
+        slot.visited += 1
     else:
         order.touch(slot)
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.tiercache.eviction.slots import drain, fill, hit, make_slot
 from tiercache.entry import Slot
-from tiercache.eviction.default import PATIENCE, S3FIFO
+from tiercache.eviction.default import PATIENCE, ROUNDS, S3FIFO
 
 
 def run(keys: list[str], size: int, cost: dict[str, int] | None = None) -> float:
@@ -153,9 +153,18 @@ def test_one_eviction_is_bounded_when_everything_is_popular() -> None:
     slots = [make_slot(str(number)) for number in range(3 * PATIENCE)]
     for slot in slots:
         order.add(slot)
-        slot.visited = 3
+        slot.visited = ROUNDS
     order.victim()
-    assert sum(3 - slot.visited for slot in slots) <= PATIENCE
+    assert sum(ROUNDS - slot.visited for slot in slots) <= PATIENCE
+
+
+def test_past_popularity_buys_a_few_rounds_only() -> None:
+    """A slot with a million hits leaves once it has gone round without any more."""
+    order = S3FIFO()
+    slots = fill(order, "ab")
+    slots["a"].visited = 1_000_000
+    slots["b"].visited = ROUNDS + 1
+    assert drain(order, 2) == "ab"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 10])

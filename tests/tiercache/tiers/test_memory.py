@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import threading
 from collections import Counter
 from typing import Any
 
@@ -314,6 +315,51 @@ def test_hits_decide_who_stays() -> None:
             bound.tier.touch(slots[0])
         bound.store("d")
         assert bound.tier.lookup("a") is slots[0]
+
+
+@pytest.mark.parametrize("eviction", [*NAMES, "custom"])
+def test_readers_need_no_lock(eviction: str) -> None:
+    """Many threads look up and touch while others store, discard and sweep under the lock."""
+    options: Any = cachetools.LRUCache(20) if eviction == "custom" else eviction
+    bound = Bound(max_entries=20, eviction=options)
+    lock, done = threading.Lock(), threading.Event()
+    wrong: list[Slot] = []
+
+    def read() -> None:
+        tier = bound.tier
+        while not done.is_set():
+            for number in range(40):
+                slot = tier.lookup(str(number))
+                if slot is not None:
+                    slot.visited += 1
+                    if tier.touch is not None:
+                        tier.touch(slot)
+                    if slot.key != slot.value:
+                        wrong.append(slot)
+
+    def write(start: int) -> None:
+        for turn in range(1_000):
+            key = str((start + turn * 7) % 40)
+            with lock:
+                bound.store(key, key, ttl=turn % 3)
+                bound.tier.discard(str(turn % 40))
+                bound.clock.advance(0.1)
+                bound.tier.sweep(2)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    writers = [threading.Thread(target=write, args=(start,)) for start in range(2)]
+    for thread in readers + writers:
+        thread.start()
+    for thread in writers:
+        thread.join(30)
+    done.set()
+    for thread in readers:
+        thread.join(30)
+    assert not wrong
+    held = [slot for number in range(40) if (slot := bound.tier.lookup(str(number)))]
+    assert bound.tier.entries == (len(held), 20)
+    assert not any(map(retired, held))
+    assert bound.tier.clear() == len(held)
 
 
 @pytest.mark.parametrize("eviction", NAMES)

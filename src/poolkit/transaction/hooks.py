@@ -1,0 +1,57 @@
+"""What is to be called when a transaction ends, and which of it is owed to which end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from inspect import isawaitable
+from typing import Literal
+
+logger = logging.getLogger("poolkit")
+
+Hook = Callable[[], object]
+"""A function without arguments; what it returns is awaited if it can be."""
+
+
+class Hooks:
+    """The hooks of one transaction, or of one savepoint until that is released."""
+
+    __slots__ = ("before", "committed", "rolled_back")
+
+    def __init__(self) -> None:
+        self.before: list[Hook] = []
+        self.committed: list[tuple[Hook, bool]] = []
+        """Each with whether it is also owed to an unknown end."""
+        self.rolled_back: list[Hook] = []
+
+    def take_over(self, released: Hooks) -> None:
+        """Add those of a savepoint that was released."""
+        self.before += released.before
+        self.committed += released.committed
+        self.rolled_back += released.rolled_back
+
+    def owed(self, outcome: Literal["commit", "rollback", "unknown"]) -> list[Hook]:
+        """Return what to call after the end."""
+        if outcome == "rollback":
+            return self.rolled_back
+        return [hook for hook, unknown in self.committed if unknown or outcome == "commit"]
+
+    async def run_before(self) -> None:
+        """Call what comes before the commit, also what is registered meanwhile."""
+        done = 0
+        while done < len(self.before):
+            result = self.before[done]()
+            done += 1
+            if isawaitable(result):
+                await result
+
+
+async def run_hooks(hooks: Sequence[Hook], pool: str) -> None:
+    """Call all of them in order; one that fails is logged and stops nothing."""
+    for hook in hooks:
+        try:
+            result = hook()
+            if isawaitable(result):
+                await result
+        except Exception:
+            logger.exception("pool %r: a transaction hook failed: %r", pool, hook)
