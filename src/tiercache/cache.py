@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
-import threading
-import weakref
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack, overload
 
 from tiercache._clock import Clock, SystemClock
-from tiercache._hot import Hot
 from tiercache._portal import Portal
 from tiercache.assembly import (
     Parts,
@@ -23,22 +17,20 @@ from tiercache.assembly import (
     observer_of,
     sorted_tiers,
 )
-from tiercache.callers import Caller, drive
+from tiercache.calls import Host
 from tiercache.codec import Sealer
 from tiercache.decorators import Cached, cached, cached_many, invalidates
-from tiercache.engine import Engine, bypassed
-from tiercache.entry import FOREVER
-from tiercache.errors import CacheClosed, PolicyError, TierError
+from tiercache.engine import bypassed
+from tiercache.errors import PolicyError
 from tiercache.figures import CacheFigures
 from tiercache.happenings import Happenings
-from tiercache.loading import copier
+from tiercache.life import Life
 from tiercache.operations import Operations
 from tiercache.policy import CachePolicy, Duration, PolicyOptions, parse_duration
-from tiercache.stats import CacheStats, Counters
+from tiercache.stats import CacheStats
 from tiercache.sync import SyncCache
 from tiercache.tiers.base import RemoteTier
 from tiercache.tiers.memory import MemoryTier
-from tiercache.writing import Writing
 
 if TYPE_CHECKING:
     from poolkit import Pool
@@ -49,11 +41,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
-logger = logging.getLogger("tiercache")
-
-CLOSE_TIMEOUT = 5.0
-SETTLE_TIMEOUT = 0.25
-"""Seconds that the first call waits for the bus to answer: a Redis tier's default timeout."""
 BUS_TIMEOUT = 3.0
 """Seconds for which L1 serves what this process loaded itself while the bus is silent."""
 
@@ -106,12 +93,11 @@ class Cache:
         if policy is not None and not isinstance(policy, CachePolicy):
             raise PolicyError(f"policy={policy!r} is refused; accepted: CachePolicy(...)")
         check_outbox(outbox)
-        self._policy = CachePolicy() if policy is None else policy
         memory, remotes = sorted_tiers(tiers)
         for remote in remotes:
             remote.bind(name)
         chosen = chosen_bus(bus, remotes, name)
-        self._settings = Settings(
+        settings = Settings(
             memory=memory,
             remotes=remotes,
             bus=chosen,
@@ -123,17 +109,12 @@ class Cache:
             figures=CacheFigures(name, memory, None if chosen is None else self._bus_connected),
             happenings=Happenings(),
         )
-        self._figures = self._settings.figures
-        self._happenings = self._settings.happenings
-        self._operations = Operations(self, self._figures.own)
-        self._sync = SyncCache(self, self._operations, self._happenings)
-        self._state: Literal["new", "open", "closed", "forked"] = "new"
-        self.opening = False
-        self._settle_until = 0.0
-        self._parts = Parts(self._settings)
-        self._settings.observer.watch(self._figures)
-        _caches.add(self)
-        weakref.finalize(self, self._settings.portal.close)
+        self._figures = settings.figures
+        self._happenings = settings.happenings
+        self._life = Life(settings, CachePolicy() if policy is None else policy)
+        self._operations = Operations(self._life, self._figures.own)
+        self._sync = SyncCache(self._life, self._operations, self._happenings)
+        settings.observer.watch(self._figures)
 
     # -- decorating ---------------------------------------------------------------------------
 
@@ -157,7 +138,7 @@ class Cache:
         generator function.
         """
         return cached(
-            lambda: self, ttl, key=key, tags=tags, ignore=ignore, options=policy, now=True
+            lambda: self._life, ttl, key=key, tags=tags, ignore=ignore, options=policy, now=True
         )
 
     def cached_many(
@@ -174,7 +155,7 @@ class Cache:
         is missing in what it returns is not cached. In templates ``{id}`` is one id (so is the
         singular of the parameter: ``{user_id}`` for ``user_ids``).
         """
-        return cached_many(lambda: self, ttl, key=key, tags=tags, options=policy, now=True)
+        return cached_many(lambda: self._life, ttl, key=key, tags=tags, options=policy, now=True)
 
     def invalidates(
         self, *, tags: Sequence[str] = (), keys: Sequence[str] = ()
@@ -184,17 +165,17 @@ class Cache:
         Templates see its arguments, and ``{result.id}`` is its result. Within an open poolkit
         transaction the invalidation waits for the commit.
         """
-        return invalidates(lambda: self, tags=tags, keys=keys)
+        return invalidates(lambda: self._life, tags=tags, keys=keys)
 
     # -- by key -------------------------------------------------------------------------------
 
     async def get(self, key: str, default: Any = None, *, type: Any = Any) -> Any:
         """Return a key's value, or the default; ``type`` says what to build from shared tiers."""
-        return await self._operations.get(self.task_caller, key, default, type)
+        return await self._operations.get(self._life.task_caller, key, default, type)
 
     async def get_many(self, keys: Sequence[str], *, type: Any = Any) -> dict[str, Any]:
         """Return the values of those keys that are there."""
-        return await self._operations.get_many(self.task_caller, keys, type)
+        return await self._operations.get_many(self._life.task_caller, keys, type)
 
     async def set(
         self, key: str, value: Any, *, ttl: Duration | None = None, tags: Sequence[str] = ()
@@ -214,7 +195,7 @@ class Cache:
         tags: Sequence[str] = (),
     ) -> None:
         """Store several values, as `set` does one."""
-        await self._operations.set_many(self.task_caller, items, ttl, tags)
+        await self._operations.set_many(self._life.task_caller, items, ttl, tags)
 
     @overload
     async def get_or_load(
@@ -249,7 +230,7 @@ class Cache:
 
         Callers who ask at the same time share one call. The loader's own error is raised as it is.
         """
-        caller = self.task_caller
+        caller = self._life.task_caller
         return await self._operations.get_or_load(caller, key, loader, ttl, tags, policy)
 
     async def invalidate(self, *keys: str, tags: Sequence[str] = ()) -> bool:
@@ -259,11 +240,11 @@ class Cache:
         reached. True when all were; else the rest is finished as soon as the tier answers again.
         Inside a poolkit transaction of this task it takes effect if and when that commits.
         """
-        return await self._operations.invalidate(self.task_caller, keys, tags)
+        return await self._operations.invalidate(self._life.task_caller, keys, tags)
 
     async def clear(self) -> bool:
         """Drop everything that is cached under this cache's name, at once, in every process."""
-        return await self._operations.clear(self.task_caller)
+        return await self._operations.clear(self._life.task_caller)
 
     # -- events -------------------------------------------------------------------------------
 
@@ -280,8 +261,8 @@ class Cache:
         The payload holds str, int, float, bool and None. Inside a poolkit transaction of this task
         it waits for the commit. True when every tier and the bus were reached.
         """
-        self.ready()
-        return await self._happenings.emit(event, payload, self.task_caller)
+        self._life.ready()
+        return await self._happenings.emit(event, payload, self._life.task_caller)
 
     def subscribe(self, event: str, handler: Callable[..., object]) -> Callable[[], None]:
         """Call the handler, sync or async, for every such event of any process.
@@ -289,10 +270,9 @@ class Cache:
         It gets the payload as keyword arguments; one that does not take those, but one argument,
         gets the payload as a dict. Returns the function that ends the subscription.
         """
-        unsubscribe = self._happenings.subscribe(event, handler)
-        if self._settings.bus is not None:
-            self.ready()
-        return unsubscribe
+        if self._life.settings.bus is not None:
+            self._life.ready()
+        return self._happenings.subscribe(event, handler)
 
     # -- the rest -----------------------------------------------------------------------------
 
@@ -303,7 +283,7 @@ class Cache:
         For this context (task or thread), or with ``everywhere`` for the whole process, which is
         what tests want. Invalidations still take place.
         """
-        parts = self._present()
+        parts = self._life.present()
         engine, local = parts.engine, parts.local
         with local.lock:
             local.gate.hold()
@@ -312,11 +292,11 @@ class Cache:
         try:
             yield
         finally:
-            if token is not None:
-                bypassed.reset(token)
             with local.lock:
                 local.gate.let_go()
                 engine.bypassed_everywhere -= everywhere
+            if token is not None:
+                bypassed.reset(token)
 
     @property
     def sync(self) -> SyncCache:
@@ -332,83 +312,45 @@ class Cache:
         """Its name, in keys and telemetry."""
         return self._figures.name
 
-    def _bus_connected(self) -> bool:
-        return self._parts.background.bus_connected
-
     @property
     def policy(self) -> CachePolicy:
         """The defaults of its functions."""
-        return self._policy
+        return self._life.policy
+
+    @property
+    def host(self) -> Host:
+        """What decorated functions hold on to; not for applications."""
+        return self._life
+
+    @property
+    def _parts(self) -> Parts:
+        return self._life.parts
+
+    def _bus_connected(self) -> bool:
+        return self._parts.background.bus_connected
 
     def __repr__(self) -> str:
-        tiers = [
-            tier for tier in (self._settings.memory, *self._settings.remotes) if tier is not None
-        ]
-        return f"<Cache {self.name!r}: {', '.join(map(repr, tiers))}; {self._state}>"
+        settings = self._life.settings
+        memory = [] if settings.memory is None else [settings.memory]
+        tiers = ", ".join(map(repr, [*memory, *settings.remotes]))
+        return f"<Cache {self.name!r}: {tiers}; {self._life.state}>"
 
     # -- life ---------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Open now rather than at first use; a tier that does not answer opens later."""
-        self._reopen()
-        for tier in self._parts.guarded:
-            try:
-                await tier.open()
-            except TierError as error:
-                logger.warning("cache %r goes on without a tier for now: %s", self.name, error)
-        if self.opening:
-            await self.settle(self.task_caller)
+        await self._life.open()
 
     async def aclose(self) -> None:
         """Close: loads under way are cancelled, connections and the cache's own loop are closed.
 
         Tiers made from URLs are closed with it; a pool that was passed in belongs to its owner.
         """
-        if not self._shut():
-            return
-        await self._parts.task_caller.settle(CLOSE_TIMEOUT)
-        await asyncio.to_thread(self._settings.portal.close)
-        if self._settings.bus is not None:
-            await self._settings.bus.aclose()
-        for tier in self._parts.guarded:
-            await tier.aclose()
+        await self._life.aclose()
 
     def close(self) -> None:
         """Close from a thread; see `aclose`."""
-        if not self._shut():
-            return
-        bus, guarded = self._settings.bus, self._parts.guarded
-
-        async def close() -> None:
-            if bus is not None:
-                await bus.aclose()
-            for tier in guarded:
-                await tier.aclose()
-
-        self._settings.portal.stop()
-        if guarded or bus is not None:
-            self._settings.portal.run(close)
-        self._settings.portal.close()
-
-    def _shut(self) -> bool:
-        if self._state == "closed":
-            return False
-        self._state = "closed"
-        local = self._parts.local
-        self._parts.engine.closed = True
-        with local.lock:
-            local.gate.hold()
-            local.void_all()
-            loads = local.loads()
-        for load in loads:
-            load.cancel()
-        return True
-
-    def _reopen(self) -> None:
-        if self._state in ("closed", "forked"):
-            self._parts = Parts(self._settings)
-            self._state = "new"
-        self.ready()
+        self._life.close()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -423,9 +365,7 @@ class Cache:
         await self.aclose()
 
     def __enter__(self) -> Self:
-        self._reopen()
-        if self.opening:
-            drive(self.settle(self.thread_caller))
+        self._sync.open()
         return self
 
     def __exit__(
@@ -436,92 +376,6 @@ class Cache:
     ) -> None:
         self.close()
 
-    # -- what decorated functions need (`calls.Host`) --------------------------------------------
-
-    def ready(self) -> None:
-        """Open on first use; raise `CacheClosed` after closing."""
-        if self._state == "open":
-            return
-        if self._state == "closed":
-            raise CacheClosed(
-                f"cache {self.name!r} is closed; enter it again (with cache: or async with cache:) "
-                "to open it anew"
-            )
-        with self._parts.local.lock:
-            if self._state == "forked":
-                self._parts = Parts(self._settings)
-                self._state = "new"
-            if self._state != "new":
-                return
-            self._state = "open"
-            if self._settings.bus is not None:
-                self.opening = True
-                self._settle_until = self._settings.clock.monotonic() + SETTLE_TIMEOUT
-            self._parts.background.start()
-
-    async def settle(self, caller: Caller) -> None:
-        """Wait for the bus to answer, no longer than its tier's timeout after opening.
-
-        Until then L1 may not be trusted; so the first callers wait once, and find a cache that is
-        whole. A server that does not answer at all costs them this one timeout: its circuit opens.
-        """
-        carrier = self._parts.background.carrier
-        try:
-            if carrier is not None:
-                await caller.ask(carrier, "ping")
-            left = self._settle_until - self._settings.clock.monotonic()
-            if left > 0:
-                await caller.wait(self._parts.background.hello, left)
-        except TierError:
-            pass
-        self.opening = False
-
-    def _present(self) -> Parts:
-        """Return the parts, not those of a parent process."""
-        if self._state == "forked":
-            self.ready()
-        return self._parts
-
-    @property
-    def engine(self) -> Engine:
-        """Answers the calls."""
-        return self._present().engine
-
-    @property
-    def writing(self) -> Writing:
-        """Changes it on purpose."""
-        return self._present().writing
-
-    @property
-    def task_caller(self) -> Caller:
-        """How a task reaches it."""
-        return self._present().task_caller
-
-    @property
-    def thread_caller(self) -> Caller:
-        """How a thread reaches it."""
-        return self._present().thread_caller
-
-    @property
-    def shared(self) -> bool:
-        """Whether other processes see its keys."""
-        return bool(self._settings.remotes)
-
-    def adopt(self, owner: object, counters: Counters) -> None:
-        """Count a function's figures in, for as long as it lives and after."""
-        self._figures.adopt(owner, counters)
-
-    def connect(self, hot: Hot, counters: Counters, policy: CachePolicy) -> None:
-        """Point a compiled function at this cache."""
-        memory = self._settings.memory
-        hot.bind(
-            self._parts.local.gate,
-            counters,
-            self._settings.clock.monotonic,
-            None if memory is None else memory.touch,
-            copier(policy.copy),
-        )
-
 
 def _sealer(codec: Codec | Sealer | str | None, secret: str | bytes | None) -> Sealer:
     if not isinstance(codec, Sealer):
@@ -531,22 +385,3 @@ def _sealer(codec: Codec | Sealer | str | None, secret: str | bytes | None) -> S
             "secret= is given beside a Sealer, which has its own; give it to that one"
         )
     return codec
-
-
-_caches: weakref.WeakSet[Cache] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    # The child has no background threads, and locks as they were in the middle of something: each
-    # cache builds its parts anew at its next use. Closing the gate sends the hot paths there.
-    for cache in list(_caches):
-        local = cache._parts.local
-        local.lock = threading.RLock()  # who may have held the old one stayed behind
-        local.gate.until = -FOREVER
-        local.gate.trusted_until = -FOREVER
-        if cache._state != "closed":
-            cache._state = "forked"
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -9,7 +9,7 @@ from weakref import WeakSet
 
 from tiercache import decorators
 from tiercache.cache import Cache
-from tiercache.calls import Definition
+from tiercache.calls import Definition, Host
 from tiercache.decorators import Cached
 from tiercache.policy import Duration, PolicyOptions
 
@@ -49,6 +49,10 @@ def default_cache() -> Cache:
     return cache
 
 
+def _host() -> Host:
+    return default_cache().host
+
+
 def cached(
     ttl: Duration | None = None,
     *,
@@ -59,7 +63,7 @@ def cached(
 ) -> Cached:
     """Cache a function's results in the default cache; see `Cache.cached`."""
     return decorators.cached(
-        default_cache,
+        _host,
         ttl,
         key=key,
         tags=tags,
@@ -78,9 +82,9 @@ def cached_many(
     **policy: Unpack[PolicyOptions],
 ) -> Cached:
     """Cache a batch loader's results in the default cache; see `Cache.cached_many`."""
-    return decorators.cached_many(default_cache, ttl, key=key, tags=tags, options=policy, now=False)
+    return decorators.cached_many(_host, ttl, key=key, tags=tags, options=policy, now=False)
 
 
 def invalidates(*, tags: Sequence[str] = (), keys: Sequence[str] = ()) -> Callable[[F], F]:
     """Invalidate in the default cache after the function has succeeded; see `Cache.invalidates`."""
-    return decorators.invalidates(default_cache, tags=tags, keys=keys)
+    return decorators.invalidates(_host, tags=tags, keys=keys)

@@ -62,7 +62,7 @@ class Operations:
         """Store values."""
         host = await self._ready(caller)
         _keys(tuple(items))
-        if host.engine.is_bypassed():
+        if host.engine.is_bypassed() or not items:
             return
         await host.writing.put(items, _tags(tags), self._merged(host.policy, ttl, {}), caller)
 
@@ -96,6 +96,8 @@ class Operations:
     async def invalidate(self, caller: Caller, keys: Sequence[str], tags: Sequence[str]) -> bool:
         """Invalidate keys and tags."""
         host = await self._ready(caller)
+        if not keys and not tags:
+            return True
         return await host.writing.invalidate(_keys(keys), _tags(tags), caller)
 
     async def clear(self, caller: Caller) -> bool:

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar, Unpack, overload
 
 from tiercache.callers import drive
-from tiercache.calls import Host
 from tiercache.events import Scalar
 from tiercache.happenings import Happenings
+from tiercache.life import Life
 from tiercache.operations import Operations
 from tiercache.policy import Duration, PolicyOptions
 
@@ -18,10 +18,21 @@ T = TypeVar("T")
 class SyncCache:
     """The same methods as `Cache`, each of which blocks the calling thread until it is done."""
 
-    def __init__(self, host: Host, operations: Operations, happenings: Happenings) -> None:
-        self._host = host
+    def __init__(self, life: Life, operations: Operations, happenings: Happenings) -> None:
+        self._host = life
         self._operations = operations
         self._happenings = happenings
+
+    def open(self) -> None:
+        """See `Cache.open`."""
+        life = self._host
+        life.reopen()
+        if life.opening:
+            drive(life.settle(life.thread_caller))
+
+    def aclose(self) -> None:
+        """See `Cache.aclose`; the same as `Cache.close`."""
+        self._host.close()
 
     def get(self, key: str, default: Any = None, *, type: Any = Any) -> Any:
         """See `Cache.get`."""

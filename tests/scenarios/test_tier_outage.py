@@ -153,7 +153,7 @@ async def _reads(cache: Cache, key: str, value: object) -> bool:
 
 
 async def test_full(caches: Callable[..., Cache]) -> None:
-    """A Redis that takes no more writes serves reads; loads go on; deletions reach it in the end."""
+    """A Redis that takes no more writes serves reads, loads go on, and deletions reach it."""
     with RedisServer(maxmemory="3mb", maxmemory_policy="noeviction") as server:
         cache = caches(MemoryTier(), RedisTier(server.url))
         other = caches(MemoryTier(), RedisTier(server.url))

@@ -11,7 +11,7 @@ Kind = Literal["redis", "database"]
 
 
 class FakeRemote:
-    """A `RemoteTier` on dictionaries; ``away`` makes it unavailable, ``refuses`` some operations."""
+    """A `RemoteTier` on dictionaries: ``away`` is not available, ``refuses`` some operations."""
 
     timeout = 5.0
 

@@ -54,7 +54,7 @@ def test_settings_that_cannot_be_meant(
 def test_no_tier_means_memory() -> None:
     """``Cache()`` alone is a cache in memory, which no other process sees."""
     with Cache() as cache:
-        assert cache.shared is False
+        assert cache.host.shared is False
         assert "MemoryTier" in repr(cache)
         cache.sync.set("k", 1)
         assert cache.sync.get("k") == 1
@@ -67,7 +67,7 @@ def test_tiers_from_urls() -> None:
     cache = Cache("memory://?max_entries=7", NOWHERE)
     assert "MemoryTier(max_entries=7" in repr(cache)
     assert "RedisTier" in repr(cache)
-    assert cache.shared
+    assert cache.host.shared
 
 
 def test_repr_keeps_secrets() -> None:
@@ -408,7 +408,7 @@ def test_a_fork_while_a_thread_holds_the_lock(make_cache: Callable[..., Cache]) 
     held, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with cache._parts.local.lock, cache._settings.portal._lock:
+        with cache._parts.local.lock, cache._life.settings.portal._lock:
             held.set()
             assert go_on.wait(20)
 

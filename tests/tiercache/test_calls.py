@@ -59,8 +59,12 @@ def test_singular_names_of_a_batch(cache: Cache) -> None:
 
 def test_a_batch_without_ids(cache: Cache) -> None:
     """A loader without a parameter for the ids is refused."""
+
+    def load() -> dict[int, int]:
+        return {}
+
     with pytest.raises(KeyTemplateError, match="takes no ids"):
-        cache.cached_many(ttl=1, key="k")(dict)
+        cache.cached_many(ttl=1, key="k")(load)
 
 
 async def test_ids_the_loader_does_not_know(cache: Cache) -> None:

@@ -142,7 +142,7 @@ async def test_a_failing_handler(cache: Cache, caplog: pytest.LogCaptureFixture)
 
 
 async def test_unsubscribe(cache: Cache) -> None:
-    """Ending one subscription leaves another of the same handler alone, however often it is done."""
+    """Ending one subscription, even twice, leaves another of the same handler alone."""
     heard = Heard()
     first, second = cache.subscribe("x", heard), cache.subscribe("x", heard)
     await cache.emit("x")

@@ -220,6 +220,14 @@ async def test_figures(stack: Stack) -> None:
     assert stack.cache.stats().invalidations == before + 2
 
 
+async def test_nothing_to_do(stack: Stack) -> None:
+    """To invalidate or to store nothing asks no tier and tells nobody."""
+    assert await stack.cache.invalidate() is True
+    await stack.cache.set_many({})
+    assert await stack.cache.get_many([]) == {}
+    assert stack.log == []
+
+
 async def test_a_caller_that_is_cancelled(stack: Stack) -> None:
     """An invalidation goes to its end when its caller is cancelled half-way."""
     cache = stack.cache
@@ -237,3 +245,29 @@ async def test_a_caller_that_is_cancelled(stack: Stack) -> None:
             assert await cache.get("k") is None
             assert stack.l2.values == stack.l3.values == {}
         stack.log.clear()
+
+
+async def test_a_caller_that_is_cancelled_between_two_tiers(stack: Stack) -> None:
+    """Cancelled while L3 is being asked, it still reaches L2, the bus and L1."""
+    cache = stack.cache
+    await cache.set("k", "old")
+    asked, go_on = asyncio.Event(), asyncio.Event()
+    original = stack.l3.invalidate
+
+    async def slow(*args: Any) -> None:
+        asked.set()
+        await go_on.wait()
+        await original(*args)
+
+    stack.l3.invalidate = slow  # type: ignore[method-assign]
+    task = asyncio.create_task(cache.invalidate("k"))
+    await asked.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    go_on.set()
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert stack.l2.values == stack.l3.values == {}
+    assert stack.bus.sent[-1].keys == ("k",)
+    assert await cache.get("k") is None

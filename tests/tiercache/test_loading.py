@@ -105,6 +105,23 @@ async def test_stale_is_not_served_after_an_invalidation(cache: Cache, clock: Fa
         await cache.get_or_load("k", source, ttl=10, stale_for=20, tags=["t"])
 
 
+async def test_stale_is_not_served_after_an_invalidation_meanwhile(
+    cache: Cache, clock: FakeClock
+) -> None:
+    """Nor is it when the invalidation came while the load was under way that then failed."""
+    source = Source()
+    options: dict[str, Any] = {"ttl": 10, "stale_for": 20, "tags": ["t"]}
+    await cache.get_or_load("k", source, **options)
+    clock.advance(15)
+    source.gate, source.error = asyncio.Event(), ValueError("down")
+    caller = asyncio.create_task(cache.get_or_load("k", source, **options))
+    await turn()
+    await cache.invalidate(tags=["t"])
+    source.gate.set()
+    with pytest.raises(ValueError, match="down"):
+        await caller
+
+
 async def test_soft_timeout(cache: Cache, clock: FakeClock) -> None:
     """A slow load is left running behind while the stale value is served."""
     source = Source()

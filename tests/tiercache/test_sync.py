@@ -90,6 +90,20 @@ async def test_inside_a_running_loop(redis_url: str) -> None:
     await cache.aclose()
 
 
+def test_loops_that_come_and_go(redis_url: str) -> None:
+    """One cache serves one ``asyncio.run`` after the other, threads between them, and closes."""
+    cache = Cache(MemoryTier(), RedisTier(redis_url))
+    for each in range(3):
+        asyncio.run(cache.set(f"k{each}", each))
+        assert cache.sync.get(f"k{each}") == each
+        assert asyncio.run(cache.get_many([f"k{n}" for n in range(each + 1)])) == {
+            f"k{n}": n for n in range(each + 1)
+        }
+    asyncio.run(cache.aclose())
+    with pytest.raises(CacheClosed):
+        cache.sync.get("k0")
+
+
 async def test_both_faces_share_one_cache(make_cache: Callable[..., Cache]) -> None:
     """What one face stores the other reads; a thread joins the load of a loop."""
     cache = make_cache()
@@ -134,4 +148,4 @@ def test_with_opens_and_closes() -> None:
             assert entered is cache
             cache.sync.set("k", 1)
         assert "tiercache-blocking" not in [each.name for each in threading.enumerate()]
-        assert cache._state == "closed"
+        assert cache._life.state == "closed"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from tiercache._redis import frames
@@ -71,7 +72,11 @@ class RedisTier:
         return self._timeout
 
     def bind(self, namespace: str) -> None:
-        """Attach to one cache; its name keeps its keys apart from other caches'."""
+        """Attach to one cache; its name keeps its keys apart from other caches'.
+
+        Loads redis-py: that takes too long to happen within the timeout of the first request.
+        """
+        import_module("tiercache._redis.client")
         self._names = frames.Names(namespace)
 
     async def open(self) -> None:
