@@ -19,7 +19,7 @@ from tiercache.assembly import (
 )
 from tiercache.calls import Host
 from tiercache.codec import Sealer
-from tiercache.decorators import Cached, cached, cached_many, invalidates
+from tiercache.decorators import Cached, CachedMany, cached, cached_many, invalidates
 from tiercache.engine import bypassed
 from tiercache.errors import PolicyError
 from tiercache.figures import CacheFigures
@@ -148,7 +148,7 @@ class Cache:
         key: str,
         tags: Sequence[str] = (),
         **policy: Unpack[PolicyOptions],
-    ) -> Cached:
+    ) -> CachedMany:
         """Cache the results of a batch loader ``(ids, *args) -> dict[id, value]``, one by one.
 
         The loader is called once, with those ids that no tier has and nobody is loading; an id that

@@ -12,7 +12,7 @@ from tiercache.callers import Caller, drive
 from tiercache.codec import return_type
 from tiercache.engine import Engine
 from tiercache.entry import MISSING
-from tiercache.errors import KeyTemplateError
+from tiercache.errors import KeyTemplateError, PolicyError
 from tiercache.keys import (
     Template,
     class_identity,
@@ -171,7 +171,7 @@ class Definition:
             self._past.add(self.counters)  # those stay with the cache they were counted for
             self.counters = Counters()
         self._cache = host
-        self._policy = host.policy.merged(ttl=self.ttl, **self.options)
+        self._policy = granted(host.policy.merged(ttl=self.ttl, **self.options))
         self._engine = host.engine
         host.adopt(self, self.counters)
         host.connect(self.hot, self.counters, self._policy)
@@ -323,6 +323,16 @@ class Definition:
                 annotation = (*get_args(annotation), Any, Any)[1]
             self._type = annotation
         return self._type
+
+
+def granted(policy: CachePolicy) -> CachePolicy:
+    """Return the policy, if this version can keep what it promises."""
+    if policy.strict:
+        raise PolicyError(
+            "strict=True is refused: strict keys are not in this version, and to take the word for "
+            "it would be a promise nobody keeps; leave it out, and invalidate in the transaction"
+        )
+    return policy
 
 
 def _instance_parameter(function: Callable[..., Any], parameters: Sequence[str]) -> str | None:

@@ -13,12 +13,15 @@ from tiercache.callers import drive
 from tiercache.calls import Definition, Host, texts
 from tiercache.entry import MISSING
 from tiercache.errors import KeyTemplateError, PolicyError
-from tiercache.handle import AsyncHandle, Handle, SyncHandle, made
+from tiercache.faces import AsyncBatch, AsyncHandle, SyncBatch, SyncHandle
+from tiercache.handle import Handle, made
 from tiercache.keys import Template, function_identity
 from tiercache.policy import CachePolicy, PolicyOptions, parse_duration
 
 P = ParamSpec("P")
 T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
 F = TypeVar("F", bound=Callable[..., Any])
 Ttl = float | str | timedelta | None
 
@@ -47,6 +50,17 @@ class Cached(Protocol):
     ) -> AsyncHandle[P, T]: ...
     @overload
     def __call__(self, function: Callable[P, T], /) -> SyncHandle[P, T]: ...
+
+
+class CachedMany(Protocol):
+    """The decorator that ``cached_many(...)`` returns."""
+
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, dict[K, V]]], /
+    ) -> AsyncBatch[P, K, V]: ...
+    @overload
+    def __call__(self, function: Callable[P, dict[K, V]], /) -> SyncBatch[P, K, V]: ...
 
 
 def cached(
@@ -93,7 +107,7 @@ def cached_many(
     tags: Sequence[str],
     options: PolicyOptions,
     now: bool,
-) -> Cached:
+) -> CachedMany:
     """Return the decorator of a batch loader; ``now`` as in `cached`."""
     _check(ttl, options)
 
@@ -113,7 +127,7 @@ def cached_many(
         call = _many_async(definition) if definition.is_async else _many(definition)
         return made(function, definition, call)
 
-    return cast("Cached", decorate)
+    return cast("CachedMany", decorate)
 
 
 def _many_async(definition: Definition) -> Callable[..., Any]:

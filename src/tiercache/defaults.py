@@ -10,7 +10,7 @@ from weakref import WeakSet
 from tiercache import decorators
 from tiercache.cache import Cache
 from tiercache.calls import Definition, Host
-from tiercache.decorators import Cached
+from tiercache.decorators import Cached, CachedMany
 from tiercache.policy import Duration, PolicyOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -80,7 +80,7 @@ def cached_many(
     key: str,
     tags: Sequence[str] = (),
     **policy: Unpack[PolicyOptions],
-) -> Cached:
+) -> CachedMany:
     """Cache a batch loader's results in the default cache; see `Cache.cached_many`."""
     return decorators.cached_many(_host, ttl, key=key, tags=tags, options=policy, now=False)
 

@@ -8,203 +8,18 @@ reading ``_self_`` attributes 510 ns).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable
 from functools import partial
 from types import MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, cast
 
 import wrapt
 
 from tiercache.callers import drive
 from tiercache.calls import Definition
-from tiercache.entry import MISSING, Missing
+from tiercache.entry import MISSING
+from tiercache.faces import FunctionStats, Key
 from tiercache.stats import CacheStats
-
-P = ParamSpec("P")
-Q = ParamSpec("Q")
-T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
-
-
-class Key(str):
-    """A key's text. It may be awaited, like all that the handle of an async function returns."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[None, None, str]:
-        return _done(str(self))
-
-
-class FunctionStats(CacheStats):
-    """The figures of an async function; may be awaited."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[None, None, CacheStats]:
-        return _done(self)
-
-
-def _done(value: T) -> Generator[None, None, T]:
-    return value
-    yield  # a generator that ends at once: awaiting it takes no turn of the loop
-
-
-class AsyncHandle(Protocol[P, T_co]):
-    """A decorated async function."""
-
-    @property
-    def __wrapped__(self) -> Callable[..., Any]:
-        """The function itself."""
-        ...
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T_co]:
-        """Return the value: from a tier, or from the function."""
-        ...
-
-    def key(self, *args: P.args, **kwargs: P.kwargs) -> Key:
-        """Return the key under which the result of this call is kept."""
-        ...
-
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[bool]:
-        """Drop the result of this call everywhere; True when every tier was reached."""
-        ...
-
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T_co]:
-        """Call the function now and keep its result, whatever was there."""
-        ...
-
-    def peek(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T_co | Missing]:
-        """Return what the tiers hold of this call, or `MISSING`; never calls the function."""
-        ...
-
-    def stats(self) -> FunctionStats:
-        """Return this function's figures."""
-        ...
-
-    @overload
-    def __get__(self, instance: None, owner: Any = None) -> AsyncUnbound[P, T_co]: ...
-    @overload
-    def __get__(
-        self: AsyncHandle[Concatenate[Any, Q], T], instance: object, owner: Any = None
-    ) -> AsyncHandle[Q, T]: ...
-
-
-class AsyncUnbound(AsyncHandle[P, T_co], Protocol[P, T_co]):
-    """One that is seen on its class.
-
-    A method takes its instance there, a class method is bound already; type checkers hand both over
-    as the function inside, so either way of calling is right.
-    """
-
-    @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T_co]: ...
-    @overload
-    def __call__(
-        self: AsyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
-    ) -> Coroutine[Any, Any, T]: ...
-    @overload
-    def key(self, *args: P.args, **kwargs: P.kwargs) -> Key: ...
-    @overload
-    def key(
-        self: AsyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
-    ) -> Key: ...
-    @overload
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[bool]: ...
-    @overload
-    def invalidate(
-        self: AsyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
-    ) -> Awaitable[bool]: ...
-    @overload
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T_co]: ...
-    @overload
-    def refresh(
-        self: AsyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
-    ) -> Awaitable[T]: ...
-    @overload
-    def peek(self, *args: P.args, **kwargs: P.kwargs) -> Awaitable[T_co | Missing]: ...
-    @overload
-    def peek(
-        self: AsyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
-    ) -> Awaitable[T | Missing]: ...
-
-
-class SyncHandle(Protocol[P, T_co]):
-    """A decorated function that blocks."""
-
-    @property
-    def __wrapped__(self) -> Callable[..., Any]:
-        """The function itself."""
-        ...
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co:
-        """Return the value: from a tier, or from the function."""
-        ...
-
-    def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
-        """Return the key under which the result of this call is kept."""
-        ...
-
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Drop the result of this call everywhere; True when every tier was reached."""
-        ...
-
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> T_co:
-        """Call the function now and keep its result, whatever was there."""
-        ...
-
-    def peek(self, *args: P.args, **kwargs: P.kwargs) -> T_co | Missing:
-        """Return what the tiers hold of this call, or `MISSING`; never calls the function."""
-        ...
-
-    def stats(self) -> CacheStats:
-        """Return this function's figures."""
-        ...
-
-    @overload
-    def __get__(self, instance: None, owner: Any = None) -> SyncUnbound[P, T_co]: ...
-    @overload
-    def __get__(
-        self: SyncHandle[Concatenate[Any, Q], T], instance: object, owner: Any = None
-    ) -> SyncHandle[Q, T]: ...
-
-
-class SyncUnbound(SyncHandle[P, T_co], Protocol[P, T_co]):
-    """One that is seen on its class.
-
-    A method takes its instance there, a class method is bound already; type checkers hand both over
-    as the function inside, so either way of calling is right.
-    """
-
-    @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
-    @overload
-    def __call__(
-        self: SyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
-    ) -> T: ...
-    @overload
-    def key(self, *args: P.args, **kwargs: P.kwargs) -> str: ...
-    @overload
-    def key(
-        self: SyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
-    ) -> str: ...
-    @overload
-    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool: ...
-    @overload
-    def invalidate(
-        self: SyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
-    ) -> bool: ...
-    @overload
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
-    @overload
-    def refresh(
-        self: SyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
-    ) -> T: ...
-    @overload
-    def peek(self, *args: P.args, **kwargs: P.kwargs) -> T_co | Missing: ...
-    @overload
-    def peek(
-        self: SyncUnbound[Concatenate[Any, Q], T], *args: Q.args, **kwargs: Q.kwargs
-    ) -> T | Missing: ...
 
 
 class Face:
@@ -219,31 +34,39 @@ class Face:
         raise NotImplementedError
 
     def key(self, *args: Any, **kwargs: Any) -> Any:
-        """See `AsyncHandle.key`."""
+        """See `faces.AsyncHandle.key`."""
         definition, host, arguments = self._bound(args, kwargs)
         text = definition.single(arguments, host).key
         return Key(text) if definition.is_async else text
 
     def stats(self) -> CacheStats:
-        """See `AsyncHandle.stats`."""
+        """See `faces.AsyncHandle.stats`."""
         definition, _ = self._definition()
         kind = FunctionStats if definition.is_async else CacheStats
         return kind.of(definition.figures())
 
     def invalidate(self, *args: Any, **kwargs: Any) -> Any:
-        """See `AsyncHandle.invalidate`."""
+        """See `faces.AsyncHandle.invalidate`."""
         definition, host, arguments = self._bound(args, kwargs)
         key = definition.single(arguments, host).key
         return self._run(definition, host, lambda by: host.writing.invalidate((key,), (), by))
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:
-        """See `AsyncHandle.refresh`."""
+        """See `faces.AsyncHandle.refresh`."""
         definition, host, arguments = self._bound(args, kwargs)
         call = definition.single(arguments, host)
-        return self._run(definition, host, lambda by: host.engine.refresh(call, by))
+
+        async def renew(by: Any) -> object:
+            value = await host.engine.refresh(call, by)
+            if host.engine.outbox.transaction() is not None:
+                # What was read in here stays in here; the old value goes with the commit.
+                await host.writing.invalidate((call.key,), (), by)
+            return value
+
+        return self._run(definition, host, renew)
 
     def peek(self, *args: Any, **kwargs: Any) -> Any:
-        """See `AsyncHandle.peek`."""
+        """See `faces.AsyncHandle.peek`."""
         definition, host, arguments = self._bound(args, kwargs)
         call = definition.single(arguments, host)
 

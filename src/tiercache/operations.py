@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tiercache.callers import Caller
-from tiercache.calls import Host
+from tiercache.calls import Host, granted
 from tiercache.codec import return_type
 from tiercache.errors import KeyTemplateError
 from tiercache.keys import versioned
@@ -34,14 +34,15 @@ class Operations:
     def _merged(self, policy: CachePolicy, ttl: Any, options: PolicyOptions) -> CachePolicy:
         """Merge once for each set of options: that costs ten times what a hit does."""
         try:
-            asked = (policy, ttl, *options.items())
+            kinds = (ttl.__class__, *(value.__class__ for value in options.values()))
+            asked = (policy, ttl, *options.items(), kinds)  # 1 and True are equal, not alike
             merged = self._policies.get(asked)
         except TypeError:  # something that has no hash, which merging refuses or takes as it is
-            return policy.merged(ttl=ttl, **options)
+            return granted(policy.merged(ttl=ttl, **options))
         if merged is None:
             if len(self._policies) >= _POLICIES:
                 self._policies.clear()
-            merged = self._policies[asked] = policy.merged(ttl=ttl, **options)
+            merged = self._policies[asked] = granted(policy.merged(ttl=ttl, **options))
         return merged
 
     async def get(self, caller: Caller, key: str, default: Any, type_: Any) -> Any:

@@ -94,7 +94,7 @@ class CachePolicy:
     - ``copy``: whether a hit in memory hands out the stored object itself, to be treated as
       frozen, or a ``"shallow"`` or ``"deep"`` copy.
     - ``strict``: never read a value older than an acknowledged commit, at the price of the latency
-      of the shared tier.
+      of the shared tier. Not in this version: a function that asks for it is refused.
     """
 
     ttl: float | None = None

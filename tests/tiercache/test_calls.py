@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tiercache import Cache, KeyTemplateError
+from tiercache import Cache, KeyTemplateError, PolicyError
 from tiercache.calls import Definition
 from tiercache.testing import FakeClock
 
@@ -240,3 +240,11 @@ def test_partials_and_callables(cache: Cache) -> None:
     assert [double(3), double(3)] == [6, 6]
     assert [negative(3), negative(3)] == [-3, -3]
     assert cache.stats().loads == 2
+
+
+async def test_strict_is_refused_while_nobody_keeps_it(cache: Cache) -> None:
+    """A promise that this version cannot keep is not taken."""
+    with pytest.raises(PolicyError, match="strict=True is refused"):
+        cache.cached(ttl=60, strict=True)(lambda: 1)
+    with pytest.raises(PolicyError, match="strict=True is refused"):
+        await cache.get_or_load("k", lambda: 1, strict=True)

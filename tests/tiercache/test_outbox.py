@@ -385,3 +385,19 @@ async def test_shared_tiers(pool: Pool, make_cache: Callable[..., Cache], redis_
             await asyncio.sleep(0.001)
     await cache.aclose()
     await other.aclose()
+
+
+async def test_a_refresh_inside_a_transaction(cache: Cache, sqlite_path: Path) -> None:
+    """It stores nothing, and what was stored goes with the commit."""
+    calls: list[int] = []
+
+    @cache.cached(ttl=60)
+    async def load() -> int:
+        calls.append(1)
+        return len(calls)
+
+    async with Pool(f"sqlite:///{sqlite_path}") as pool:
+        await load()
+        async with pool.transaction():
+            assert await load.refresh() == 2
+        assert await load() == 3

@@ -167,6 +167,7 @@ async def methods(users: Users) -> None:
     assert_type(Users.greeting("x"), str)
     assert_type(Users.greeting.peek("x"), str | Missing)
     assert_type(await users.many([1, 2]), dict[int, User])
+    assert_type(await users.many.peek(1), User | Missing)
     assert_type(await users.rename(1, name="x"), User)
 
 
@@ -201,6 +202,11 @@ async def batches() -> None:
     """A batch keeps its signature; a writer is still the function."""
     assert_type(await get_users([1], full=True), dict[int, User])
     assert_type(get_names([1]), dict[int, str])
+    assert_type(await get_users.peek(1), User | Missing)
+    assert_type(await get_users.refresh(1, full=True), User)
+    assert_type(await get_users.invalidate(1), bool)
+    assert_type(get_names.peek(1), str | Missing)
+    assert_type(get_names.key(1), str)
     assert_type(await rename(user_id=1, name="x"), User)
     assert_type(write(), int)
 

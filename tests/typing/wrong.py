@@ -87,6 +87,7 @@ async def arguments(users: Users) -> None:
     count("users", "where")  # type: ignore[call-arg]
     count.peek(1)  # type: ignore[arg-type]
     await get_names(["1"])  # type: ignore[list-item]
+    await get_names.peek("1")  # type: ignore[arg-type]
     await rename("1")  # type: ignore[arg-type]
     await users.get("1")  # type: ignore[arg-type]
     await users.get(users, 1)  # type: ignore[arg-type, call-arg]
