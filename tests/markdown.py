@@ -56,7 +56,8 @@ def run(path: Path, replacements: dict[str, str]) -> None:
     text = path.read_text()
     for placeholder, value in replacements.items():
         text = text.replace(placeholder, value)
-    module = types.ModuleType(path.stem.lower().replace("-", "_"))
+    name = path.stem.lower().replace("-", "_")
+    module = types.ModuleType(f"page_{name}")  # a page may be called like a package
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # where dataclasses and annotations look for names
     with asyncio.Runner() as runner:

@@ -91,8 +91,11 @@ class Background:
             self._portal.spawn(lambda: self._happenings.hear(event, self._caller))
 
     def gap(self, reason: str) -> None:
-        """Trust nothing: events may have been missed."""
-        self._invalidation.gap(reason)
+        """Trust nothing: events may have been missed. Before the first word nothing was trusted."""
+        if self.hello.finished:
+            self._invalidation.gap(reason)
+        else:
+            self._local.void_all()
 
     def connected(self, connected: bool) -> None:
         """Trust L1 for ``bus_timeout`` after what the bus has proven last.

@@ -227,14 +227,25 @@ class Loading:
         return [*passed, *missing]
 
     def _unseal(
-        self, tier: GuardedTier, key: str, stored: Stored, type_: Callable[[], Any]
+        self,
+        tier: GuardedTier,
+        key: str,
+        stored: Stored,
+        type_: Callable[[], Any],
+        broken: list[str] | None = None,
     ) -> Entry | None:
-        """Open a payload; one that cannot be read is a miss, counted, and replaced by the lease."""
+        """Open a payload; one that cannot be read is a miss, counted, and replaced by the lease.
+
+        Where there will be no lease, its key is put into ``broken``, unless it is only of another
+        type than the one that was asked for.
+        """
         try:
             entry = self._sealer.open(key, stored.payload, type_())
         except CodecError as error:
             tier.counters.unreadable += 1
             logger.info("a payload in %s was refused: %s", tier.level, error)
+            if broken is not None and error.reason != "version":
+                broken.append(key)
             return None
         if entry.stale_until <= self._clock.time():
             return None
@@ -258,11 +269,17 @@ class Loading:
             except TierError:
                 continue
             now = self._clock.time()
+            broken: list[str] = []
             for ask, stored in zip(wanted, answers, strict=True):
                 if stored is not None:
-                    entry = self._unseal(tier, ask.key, stored, type_)
+                    entry = self._unseal(tier, ask.key, stored, type_, broken)
                     if entry is not None and entry.expires > now:
                         found[ask.key] = (entry, tier.level)
+            if broken:
+                try:
+                    await caller.ask(tier, "invalidate", broken, ())
+                except TierError:
+                    pass  # whoever reads it next tries again
         return found
 
     def _serves(self, entry: Entry, item: Item, reason: Reason) -> bool:

@@ -268,13 +268,21 @@ def _bare() -> bytes:
 async def test_payloads_that_lie(
     redis_server: RedisServer, redis_url: str, caches: Callable[..., Cache], lie: str
 ) -> None:
-    """A payload that cannot be read is a miss, is counted, executes nothing, and is replaced."""
+    """A payload that cannot be read is a miss, counted, executes nothing, and is removed."""
     options, replace = LIES[lie]
     writer = caches(RedisTier(redis_url), **options)
-    await writer.set("k", "value")
-    await asyncio.to_thread(_change, redis_url, lambda raw: raw[:HEADER] + replace(raw[HEADER:]))
+
+    async def lie_about_it() -> None:
+        await writer.set("k", "value")
+        await asyncio.to_thread(
+            _change, redis_url, lambda raw: raw[:HEADER] + replace(raw[HEADER:])
+        )
+
+    await lie_about_it()
+    assert await writer.get("k") is None
     assert await writer.get("k") is None
     assert l2(writer).counters.unreadable == 1
+    await lie_about_it()
     assert await writer.get_or_load("k", lambda: "fresh") == "fresh"
     assert l2(writer).counters.unreadable == 2
     assert poisoned == []
