@@ -33,7 +33,7 @@ class CodecError(TierCacheError, ValueError):
     """Refuse a value on its way to a shared tier, or a payload on its way back.
 
     ``reason`` is a short word for a payload that was refused on reading: ``version``,
-    ``truncated``, ``key``, ``mac``, ``codec``, ``size``, ``value``.
+    ``truncated``, ``key``, ``mac``, ``codec``, ``size``, ``type``, ``value``.
     """
 
     def __init__(self, message: str, *, reason: str = "value") -> None:

@@ -244,7 +244,7 @@ class Loading:
         except CodecError as error:
             tier.counters.unreadable += 1
             logger.info("a payload in %s was refused: %s", tier.level, error)
-            if broken is not None and error.reason != "version":
+            if broken is not None and error.reason != "type":
                 broken.append(key)
             return None
         if entry.stale_until <= self._clock.time():

@@ -59,7 +59,7 @@ class SafeCodec:
         digest, plan, _ = self._plan(type_)
         found = data[:_DIGEST]
         if found != digest and found != _UNTYPED:
-            raise CodecError(f"written for another shape than {plan.shape}", reason="version")
+            raise CodecError(f"written for another shape than {plan.shape}", reason="type")
         try:
             wire = unpack(memoryview(data)[_DIGEST:])
             if found == digest:
