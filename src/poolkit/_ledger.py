@@ -64,8 +64,11 @@ class Ledger(Generic[S, W]):
         return len(self.idle) + len(self.used) + self.connecting
 
     def take(self) -> Slot[S] | None:
-        """Lend the most recently used idle connection; None if the caller has to queue."""
-        if not self.idle or self.waiting or self.suspended or self.closing:
+        """Lend the most recently used idle connection; None if the caller has to queue.
+
+        Nobody is overtaken: while one waits, none is idle, or the pool is suspended.
+        """
+        if not self.idle or self.suspended or self.closing:
             return None
         slot = self.idle.pop()
         self.used.add(slot)
@@ -93,7 +96,7 @@ class Ledger(Generic[S, W]):
             self.waiting
             or slot.generation != self.generation
             or self.closing
-            or self.size >= self.max_size
+            or len(self.idle) + len(self.used) + self.connecting >= self.max_size
         ):
             return self._place(slot)
         self.idle.append(slot)

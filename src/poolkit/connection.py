@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Generator, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from poolkit._session import Dirt
 from poolkit._statements import Borrow
@@ -79,22 +79,33 @@ class Connection:
         self._borrow.end()
 
 
+class Lender(Protocol):
+    """Where connections come from: a pool."""
+
+    def take(self) -> Borrow | None:
+        """Borrow one at once, if one is idle and known to be good."""
+        ...
+
+    async def lend(self, timeout: float | None = None) -> Borrow:
+        """Borrow one, waiting up to ``timeout`` seconds."""
+        ...
+
+
 class Acquire:
     """What `Pool.acquire` returns: an async context manager; awaiting it gives the connection."""
 
-    __slots__ = ("_borrow", "_lend", "_timeout")
+    __slots__ = ("_borrow", "_lender", "_timeout")
 
-    def __init__(
-        self, lend: Callable[[float | None], Awaitable[Borrow]], timeout: float | None
-    ) -> None:
-        self._lend = lend
+    def __init__(self, lender: Lender, timeout: float | None) -> None:
+        self._lender = lender
         self._timeout = timeout
         self._borrow: Borrow | None = None
 
     async def __aenter__(self) -> Connection:
         """Borrow."""
-        self._borrow = await self._lend(self._timeout)
-        return Connection(self._borrow)
+        borrow = self._lender.take() or await self._lender.lend(self._timeout)
+        self._borrow = borrow
+        return Connection(borrow)
 
     async def __aexit__(
         self,
@@ -108,4 +119,7 @@ class Acquire:
 
     def __await__(self) -> Generator[Any, Any, Connection]:
         """Borrow until `Connection.release`."""
-        return self.__aenter__().__await__()
+        borrow = self._lender.take()
+        if borrow is None:
+            borrow = yield from self._lender.lend(self._timeout).__await__()
+        return Connection(borrow)

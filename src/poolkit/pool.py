@@ -245,15 +245,17 @@ class Pool:
         """Close."""
         await self.close()
 
-    async def lend(self, timeout: float | None) -> Borrow:
-        """Borrow a connection, waiting up to ``timeout`` seconds: what everything here rests on."""
+    def take(self) -> Borrow | None:
+        """Borrow a connection at once, if one is idle and known to be good: the usual case."""
+        broker = self._broker
+        return None if broker is None else broker.take()
+
+    async def lend(self, timeout: float | None = None) -> Borrow:
+        """Borrow a connection, waiting up to ``timeout`` seconds (``acquire_timeout``)."""
         broker = self._broker
         if broker is None:
             broker = await self._open()
-        slot = broker.take()
-        if slot is None:
-            slot = await broker.borrow(timeout)
-        return Borrow(slot, broker)
+        return await broker.borrow(self._config.acquire_timeout if timeout is None else timeout)
 
     # -- borrowing ------------------------------------------------------------------------------
 
@@ -263,7 +265,7 @@ class Pool:
         ``timeout`` (seconds; by default ``acquire_timeout``) bounds the wait: `AcquireTimeout`.
         ``await pool.acquire()`` borrows it until `Connection.release`.
         """
-        return Acquire(self.lend, self._config.acquire_timeout if timeout is None else timeout)
+        return Acquire(self, timeout)
 
     def transaction(
         self,
@@ -286,7 +288,7 @@ class Pool:
         return self._lend_reader if readonly and self._replicas else self._lend
 
     async def _lend(self) -> Borrow:
-        return await self.lend(self._config.acquire_timeout)
+        return self.take() or await self.lend()
 
     async def _lend_reader(self) -> Borrow:
         """Borrow from a replica that is close enough behind, else here."""
@@ -341,7 +343,7 @@ class Pool:
         shared = self._shared
         if shared is not None and timeout is None and self._may_share(sql, Kind.CHANGE):
             return await shared.execute(sql, args)
-        borrow = await self.lend(self._config.acquire_timeout)
+        borrow = self.take() or await self.lend()
         try:
             return await borrow.execute(sql, args, timeout)
         finally:
@@ -351,7 +353,7 @@ class Pool:
         self, sql: str, args: Iterable[Sequence[Any]], *, timeout: float | None = None
     ) -> None:
         """Run a statement for each of the argument sequences, all of them or none."""
-        borrow = await self.lend(self._config.acquire_timeout)
+        borrow = self.take() or await self.lend()
         try:
             await borrow.executemany(sql, args, timeout)
         finally:
@@ -365,7 +367,7 @@ class Pool:
                 return list(await shared.fetch(sql, args, None))
             except NotShareable:
                 pass
-        borrow = await self.lend(self._config.acquire_timeout)
+        borrow = self.take() or await self.lend()
         try:
             return await borrow.fetch(sql, args, timeout)
         finally:
@@ -380,7 +382,7 @@ class Pool:
                 return rows[0] if rows else None
             except NotShareable:
                 pass
-        borrow = await self.lend(self._config.acquire_timeout)
+        borrow = self.take() or await self.lend()
         try:
             return await borrow.fetchrow(sql, args, timeout)
         finally:
@@ -393,7 +395,7 @@ class Pool:
         if self._shared is not None:
             row = await self.fetchrow(sql, *args, timeout=timeout)
             return None if row is None else row[column]
-        borrow = await self.lend(self._config.acquire_timeout)
+        borrow = self.take() or await self.lend()
         try:
             return await borrow.fetchval(sql, args, column, timeout)
         finally:

@@ -21,8 +21,8 @@ _SCHEMES = (*_POSTGRES, "sqlite")
 _POSTGRES_OPTIONS = frozenset(
     {
         "host", "port", "user", "password", "dbname", "database", "passfile", "service",
-        "servicefile", "sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword",
-        "ssl_min_protocol_version", "ssl_max_protocol_version", "sslnegotiation", "direct_tls",
+        "sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword",
+        "ssl_min_protocol_version", "ssl_max_protocol_version", "sslnegotiation",
         "target_session_attrs", "krbsrvname", "gsslib", "application_name", "options",
         "statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout",
         "idle_session_timeout", "search_path", "timezone", "TimeZone", "work_mem", "jit",

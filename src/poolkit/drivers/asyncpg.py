@@ -18,7 +18,13 @@ T = TypeVar("T")
 
 _RETRY = frozenset({"40001", "40P01"})
 _EVICT = frozenset({"25006", "57P01", "57P02", "57P03", "57P04", "57P05"})
-_GONE = (pg.ConnectionDoesNotExistError, pg.ConnectionFailureError, OSError)
+_LOST = (
+    pg.ConnectionDoesNotExistError,
+    pg.ConnectionFailureError,
+    pg.InterfaceError,
+    pg.InternalClientError,
+    OSError,
+)
 _SETTLE = 0.005
 
 # What asyncpg's own reset leaves behind: the role, temporary tables, sequences' last values.
@@ -147,7 +153,7 @@ class PostgresSession:
         """Run one statement (several, if there are no arguments); return the rows changed."""
         try:
             return row_count(await self._connection.execute(sql, *args, timeout=timeout))
-        except (*_GONE, pg.InterfaceError) as error:
+        except _LOST as error:
             raise self._lost(error) from error
 
     async def executemany(
@@ -160,7 +166,7 @@ class PostgresSession:
         """Return all rows."""
         try:
             return cast("list[Row]", await self._connection.fetch(sql, *args, timeout=timeout))
-        except (*_GONE, pg.InterfaceError) as error:
+        except _LOST as error:
             raise self._lost(error) from error
 
     async def fetchrow(self, sql: str, args: Sequence[Any], timeout: float | None) -> Row | None:
@@ -168,7 +174,7 @@ class PostgresSession:
         try:
             row = await self._connection.fetchrow(sql, *args, timeout=timeout)
             return cast("Row | None", row)
-        except (*_GONE, pg.InterfaceError) as error:
+        except _LOST as error:
             raise self._lost(error) from error
 
     async def fetchval(
@@ -177,7 +183,7 @@ class PostgresSession:
         """Return one value of the first row."""
         try:
             return await self._connection.fetchval(sql, *args, column=column, timeout=timeout)
-        except (*_GONE, pg.InterfaceError) as error:
+        except _LOST as error:
             raise self._lost(error) from error
 
     async def begin(self, how: Begin) -> None:
@@ -258,11 +264,13 @@ class PostgresSession:
     async def _mapped(self, work: Awaitable[T]) -> T:
         try:
             return await work
-        except (*_GONE, pg.InterfaceError) as error:
+        except _LOST as error:
             raise self._lost(error) from error
 
     def _lost(self, error: Exception) -> Exception:
         """Return what the error is to the pool: a lost connection, or what it was."""
+        if isinstance(error, pg.InternalClientError):
+            self.abort()  # the server has said goodbye while idle; its hanging up is on its way
         if isinstance(error, TimeoutError) or not self.closed:
             return error
         cause = error.__cause__
@@ -270,8 +278,13 @@ class PostgresSession:
         return ConnectionLost(
             f"the connection to PostgreSQL at {self._server} was lost: {cause or error}",
             sqlstate=sqlstate or "08006",
-            sent=not isinstance(error, pg.InterfaceError),  # that one refuses to send at all
+            sent=not _is_refusal(error),
         )
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether asyncpg itself refused to send anything."""
+    return isinstance(error, pg.InterfaceError) or str(error).startswith("cannot switch to state")
 
 
 # A standby that is connected and has replayed all it received is not behind, however old its last

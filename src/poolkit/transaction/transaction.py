@@ -151,10 +151,14 @@ class Transaction:
         """Make a savepoint: what happens inside can be undone alone, by an error that leaves it."""
         self._use()
         how = begin_options(isolation, readonly, deferrable)
-        if how.isolation not in (None, self._how.isolation) or how.deferrable:
+        if (
+            how.isolation not in (None, self._how.isolation)
+            or how.deferrable
+            or (how.readonly and not self._how.readonly)
+        ):
             raise TransactionError(
-                f"a savepoint of {self!r} has the isolation of its transaction: leave "
-                f"isolation and deferrable out, or choose them on the outermost transaction()",
+                f"a savepoint of {self!r} is what its transaction is: leave isolation, readonly "
+                f"and deferrable out, or choose them on the outermost transaction()",
                 pool=self.owner.name,
             )
         return Transaction(self.owner, self._how, borrow=self._borrow, parent=self)

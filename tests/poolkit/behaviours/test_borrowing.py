@@ -168,6 +168,7 @@ async def test_b06_who_left_the_queue_loses_nothing(dsn: str, make_pool: MakePoo
             if moment == 0:
                 cancelled.cancel()
                 await asyncio.sleep(0)
+                assert pool.stats().waiting == 1
             if moment == 1:
                 cancelled.cancel()  # still in the queue when the connection comes back
         if moment == 2:

@@ -54,6 +54,19 @@ async def test_b17_killed_backends_cost_no_error(
     await until(lambda: pool.stats().idle == 4)
 
 
+async def test_b17_a_goodbye_comes_before_the_end(postgres_dsn: str, make_pool: MakePool) -> None:
+    """A server that has said goodbye to an idle connection and not hung up yet is lost."""
+    pool = make_pool(postgres_dsn, max_size=1)
+    async with pool.acquire() as connection:
+        fields = b"SFATAL\0C57P01\0Mterminating connection\0\0"
+        goodbye = b"E" + (4 + len(fields)).to_bytes(4) + fields
+        connection.raw._protocol.data_received(goodbye)
+        with pytest.raises(ConnectionLost) as caught:
+            await connection.fetchval("SELECT 1")
+        assert not caught.value.sent
+    assert await _borrow(pool) == 1
+
+
 async def test_b17_a_restart_of_the_server(
     private_postgres: PostgresServer, make_pool: MakePool
 ) -> None:

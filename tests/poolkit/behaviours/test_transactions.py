@@ -220,6 +220,18 @@ async def test_b31_a_swallowed_error_in_a_savepoint(postgres_dsn: str, make_pool
     assert await pool.fetchval("SELECT count(*) FROM t") == 1
 
 
+@pytest.mark.parametrize(
+    "options", [{"readonly": True}, {"isolation": "serializable"}, {"deferrable": True}], ids=str
+)
+async def test_b32_a_savepoint_is_what_its_transaction_is(
+    table: Pool, options: dict[str, Any]
+) -> None:
+    """Options that a savepoint cannot have are refused, not ignored."""
+    async with table.transaction() as tx:
+        with pytest.raises(TransactionError, match="is what its transaction is"):
+            tx.transaction(**options)
+
+
 async def test_b31_on_a_connection_too(table: Pool) -> None:
     """connection.transaction() inside an open one is a savepoint of it."""
     async with table.acquire() as connection:
