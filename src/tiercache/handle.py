@@ -152,6 +152,9 @@ class Handle(Face, _Wrapper):
     def _definition(self) -> tuple[Definition, tuple[Any, ...]]:
         return self._self_definition, ()
 
+    def __repr__(self) -> str:
+        return f"<cached {self.__wrapped__!r}>"
+
     def __reduce__(self) -> str:
         return self.__wrapped__.__qualname__  # as the function: by its name
 

@@ -232,3 +232,13 @@ async def test_a_tag_beside_the_key(cache: Cache) -> None:
 def teardown_module() -> Any:
     """Close what this module opened."""
     module_cache.close()
+
+
+def test_repr(cache: Cache) -> None:
+    """A handle shows what it is of."""
+
+    @cache.cached(ttl=60)
+    def load() -> int:
+        return 1
+
+    assert repr(load).startswith("<cached <function test_repr.<locals>.load")

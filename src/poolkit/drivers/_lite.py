@@ -75,7 +75,13 @@ def _one_of(name: str, value: str, words: str) -> None:
 
 
 class LiteRow(sqlite3.Row):
-    """``row["x"]``, ``row[0]``, ``dict(row)``, and the methods of a mapping that rows have."""
+    """``row["x"]``, ``row[0]``, ``dict(row)``, and the methods of a mapping that rows have.
+
+    A name that is no column raises IndexError: the look-up is sqlite3's own, in C.
+    """
+
+    def __repr__(self) -> str:
+        return f"<Row {' '.join(f'{name}={value!r}' for name, value in self.items())}>"
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return the value of a column, or the default if there is none of that name."""
