@@ -7,8 +7,10 @@ VENV ?= .venv
 # Not `PYTHON`: that one chooses the interpreter the environment is made with.
 RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip install -qq --disable-pip-version-check
+# As pip does for a package that is not editable: also where Python is told to write no bytecode.
+COMPILE := $(RUN) compileall -q src
 
-.PHONY: help demo test check bench format clean servers
+.PHONY: help demo test check bench format clean servers mutants soak soak-pool
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -27,6 +29,15 @@ check: $(VENV)/.dev servers  ## Run what CI runs: format, lint, types, import co
 	@test ! -d tests/typing || $(RUN) pyright --pythonpath $(VENV)/bin/python
 	@$(VENV)/bin/lint-imports --no-logo
 	@$(RUN) pytest -q
+
+mutants: $(VENV)/.dev servers  ## Take out one mechanism at a time and see its tests fail; ARGS="--only name"
+	@$(RUN) tests.mutants.run $(ARGS)
+
+SECONDS ?= 300
+soak: soak-pool  ## Check every outcome through minutes of faults, cancellations and restarts; SECONDS=300
+
+soak-pool: $(VENV)/.dev servers
+	@$(RUN) tests.soak.pool --seconds $(SECONDS) $(ARGS)
 
 bench: $(VENV)/.bench servers  ## Measure against the rivals, in the same run
 	@$(RUN) benchmarks $(ARGS)
@@ -48,11 +59,13 @@ $(VENV)/bin/python:
 $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing tiercache into $(VENV) ..." >&2
 	@$(PIP) --editable '.[demo]'
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@echo "Installing tiercache and its tools into $(VENV) ..." >&2
 	@$(PIP) --editable . --group dev
+	@$(COMPILE)
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/bin/python
