@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
@@ -61,6 +62,19 @@ def private_postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL of the test's own, to be stopped, paused, killed or restarted at will."""
     with PostgresServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres_server: PostgresServer) -> Iterator[PgBouncer]:
+    """The shared PgBouncer, in transaction mode, in front of the shared PostgreSQL."""
+    with PgBouncer(postgres_server) as server:
+        yield server
+
+
+@pytest.fixture
+def pgbouncer_dsn(pgbouncer: PgBouncer, postgres_dsn: str) -> str:
+    """The DSN of `postgres_dsn` by way of the shared PgBouncer."""
+    return pgbouncer.through(postgres_dsn)
 
 
 @pytest.fixture

@@ -100,33 +100,33 @@ class Borrow:
 
     def execute(self, sql: str, args: Sequence[Any], timeout: float | None) -> Awaitable[int]:
         """Run a statement; return the number of rows it changed."""
-        session = self.session
+        session = self._session or self.session  # the property says that it is void
         return self._run(sql, args, session.execute(sql, args, timeout))
 
     def executemany(
         self, sql: str, args: Iterable[Sequence[Any]], timeout: float | None
     ) -> Awaitable[None]:
         """Run a statement for each of the argument sequences, all of them or none."""
-        session = self.session
+        session = self._session or self.session  # the property says that it is void
         return self._run(sql, (), session.executemany(sql, args, timeout))
 
     def fetch(self, sql: str, args: Sequence[Any], timeout: float | None) -> Awaitable[list[Row]]:
         """Return all rows."""
-        session = self.session
+        session = self._session or self.session  # the property says that it is void
         return self._run(sql, args, session.fetch(sql, args, timeout))
 
     def fetchrow(
         self, sql: str, args: Sequence[Any], timeout: float | None
     ) -> Awaitable[Row | None]:
         """Return the first row, or None."""
-        session = self.session
+        session = self._session or self.session  # the property says that it is void
         return self._run(sql, args, session.fetchrow(sql, args, timeout))
 
     def fetchval(
         self, sql: str, args: Sequence[Any], column: int, timeout: float | None
     ) -> Awaitable[Any]:
         """Return a value of the first row, or None."""
-        session = self.session
+        session = self._session or self.session  # the property says that it is void
         return self._run(sql, args, session.fetchval(sql, args, column, timeout))
 
     async def _run(self, sql: str, args: Sequence[Any], work: Awaitable[T]) -> T:

@@ -55,6 +55,8 @@ class Broker:
         self._now = clock.monotonic
         self._loop = asyncio.get_running_loop()
         self._thread = get_ident()
+        """With the loop's current task it stands for ``get_running_loop``, which asks the kernel for
+        the process each time (Python 3.11): a tenth of the cost of a borrow."""
         self._ledger: Books = Ledger(min_size=config.min_size, max_size=config.max_size)
         self._keeper = Keeper(
             self._ledger,
@@ -157,9 +159,11 @@ class Broker:
         """Borrow an idle connection without waiting, if one is known to be good."""
         ledger = self._ledger
         idle = ledger.idle
-        task = self._task_here()
-        if not idle or task is None:
+        if not idle or get_ident() != self._thread:
             return None
+        task = asyncio.current_task(self._loop)
+        if task is None:
+            return None  # another loop of this thread, or none: it is looked into off this path
         slot, now = idle[-1], self._now()
         if now - slot.idle_since > self._fresh or slot.session.closed or ledger.take() is None:
             return None
@@ -170,14 +174,6 @@ class Broker:
         if self._tracing:
             slot.origin = _leaks.origin()
         return Borrow(slot, self)
-
-    def _task_here(self) -> asyncio.Task[Any] | None:
-        """Return the running task if this is the pool's loop; None says to look more closely.
-
-        Where ``get_running_loop`` asks the kernel for the process each time (as in Python 3.11) it
-        is a tenth of the cost of a borrow.
-        """
-        return asyncio.current_task(self._loop) if get_ident() == self._thread else None
 
     async def borrow(self, timeout: float | None) -> Borrow:
         """Borrow a connection, waiting up to ``timeout`` seconds for one."""
@@ -391,7 +387,9 @@ class Broker:
         ledger = self._ledger
         if len(ledger.used) >= ledger.max_size or ledger.waiting or ledger.suspended:
             return False
-        if ledger.closing or self._task_here() is None:
+        if ledger.closing or get_ident() != self._thread:
+            return False
+        if asyncio.current_task(self._loop) is None:
             return False
         ledger.acquired += 1
         ledger.released += 1

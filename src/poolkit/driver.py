@@ -39,6 +39,10 @@ class Begin:
     deferrable: bool = False
 
 
+PLAIN = Begin()
+"""As most begin; made once because making a frozen dataclass is dear (0.6 µs)."""
+
+
 class Fault(NamedTuple):
     """What an error of a driver means to the pool."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.servers.pgbouncer import PgBouncer
 from tests.servers.ports import free_port
 from tests.servers.postgres import PostgresServer
 from tests.servers.process import ServerFailed, find_program
@@ -151,6 +152,57 @@ def test_a_standby_follows_and_is_promoted(private_postgres: PostgresServer) -> 
         standby.promote()
         standby.psql("INSERT INTO t VALUES (2)")
         assert standby.psql("SELECT count(*) FROM t") == "2"
+
+
+def test_pgbouncer_leads_to_every_database(
+    pgbouncer: PgBouncer, pgbouncer_dsn: str, postgres_server: PostgresServer, postgres_dsn: str
+) -> None:
+    """What is written through it is in the database of the same name, and it is not run by root."""
+    postgres_server.psql("CREATE TABLE t AS SELECT 42 AS x", pgbouncer_dsn)
+    assert postgres_server.psql("SELECT x FROM t", postgres_dsn) == "42"
+    assert pgbouncer.version >= (1, 8)
+    assert pgbouncer.admin("SHOW VERSION").startswith("PgBouncer")
+    assert Path(f"/proc/{pgbouncer.pid}").stat().st_uid != 0
+
+
+def test_pgbouncer_takes_settings_and_comes_back(
+    postgres_server: PostgresServer, postgres_dsn: str
+) -> None:
+    """Settings reach it; after `kill` nobody listens, after `start` the same port answers."""
+    with PgBouncer(postgres_server, "session", 3, max_client_conn=17) as server:
+        config = server.admin("SHOW CONFIG").splitlines()
+        assert [
+            line.split("|")[1]
+            for line in config
+            if line.split("|")[0] in ("default_pool_size", "max_client_conn", "pool_mode")
+        ] == ["3", "17", "session"]
+        dsn = server.through(postgres_dsn)
+        server.kill()
+        with pytest.raises(ServerFailed, match="refused"):
+            postgres_server.psql("SELECT 1", dsn)
+        server.start()
+        assert postgres_server.psql("SELECT 1", dsn) == "1"
+
+
+def test_pgbouncer_gives_up_a_taken_port(postgres_server: PostgresServer) -> None:
+    """It starts on another port when its own is taken."""
+    with socket.socket() as squatter:
+        squatter.bind(("127.0.0.1", free_port()))
+        squatter.listen()
+        server = PgBouncer(postgres_server)
+        server.port = taken = squatter.getsockname()[1]
+        with server:
+            assert server.port != taken
+            assert server.admin("SHOW VERSION")
+
+
+def test_pgbouncer_says_what_it_refuses(postgres_server: PostgresServer) -> None:
+    """With a setting that it does not take it does not start, and says which."""
+    with (
+        pytest.raises(ServerFailed, match="nonsense"),
+        PgBouncer(postgres_server, pool_mode="nonsense"),
+    ):
+        pass
 
 
 def test_nothing_outlives_a_killed_test_run() -> None:

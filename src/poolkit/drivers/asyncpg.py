@@ -11,7 +11,8 @@ import asyncpg
 from asyncpg import exceptions as pg
 
 from poolkit._session import Dirt
-from poolkit.driver import Address, Begin, Fault, Row
+from poolkit.driver import PLAIN, Address, Begin, Fault, Row
+from poolkit.drivers import _pooler
 from poolkit.errors import ConnectFailed, ConnectionLost
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ _LOST = (
 _SETTLE = 0.005
 
 # What asyncpg's own reset leaves behind: the role, temporary tables, sequences' last values.
-_REST = "SET SESSION AUTHORIZATION DEFAULT; DISCARD TEMP; DISCARD SEQUENCES"
+_REST = ("SET SESSION AUTHORIZATION DEFAULT", "DISCARD TEMP", "DISCARD SEQUENCES")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +39,8 @@ class PostgresOptions:
     - ``server_settings`` are set for every session, ``application_name`` and ``statement_timeout``
       (seconds; the server cancels what takes longer) are two of them by name.
     - ``command_timeout`` (seconds) is how long the client waits for a statement by default.
-    - ``statement_cache_size=0`` is what a PgBouncer in transaction mode wants.
+    - ``statement_cache_size=0`` is what a PgBouncer in transaction mode wants; with it, what needs
+      a session of the server's own is warned of, or refused as `Pool.listen` is.
     - ``target_session_attrs``: which of several hosts will do: "any", "read-write", "primary", …
     - ``ssl`` is whatever `asyncpg.connect` takes.
     """
@@ -88,9 +90,11 @@ class PostgresDriver:
             # OSError is also TimeoutError and all that DNS, sockets and TLS can say.
             what = str(error) or f"no answer in {timeout:g} s"
             raise ConnectFailed(
-                f"cannot connect to PostgreSQL at {self.address}: {what}", server=str(self.address)
+                f"cannot connect to PostgreSQL at {self.address}: {what}{_pooler.advice(error)}",
+                server=str(self.address),
             ) from error
-        return PostgresSession(connection, str(self.address))
+        unnamed = options.statement_cache_size == 0
+        return PostgresSession(connection, str(self.address), unnamed=unnamed)
 
     def fault(self, error: BaseException) -> Fault:
         """Read the SQLSTATE of an error."""
@@ -108,11 +112,18 @@ class PostgresDriver:
 class PostgresSession:
     """One asyncpg connection."""
 
-    __slots__ = ("_connection", "_server", "_socket")
+    __slots__ = (
+        "_born", "_connection", "_protocol", "_server", "_socket", "_unnamed", "_warned",
+    )  # fmt: skip
 
-    def __init__(self, connection: Any, server: str) -> None:
+    def __init__(self, connection: Any, server: str, *, unnamed: bool = False) -> None:
         self._connection = connection
+        self._protocol = connection._protocol
         self._server = server
+        self._born = _pooler.carried(connection)
+        self._unnamed = unnamed
+        """Whether statements have no names: the sign of a pooler in transaction mode."""
+        self._warned = not unnamed
         transport = connection._transport
         self._socket = transport.get_extra_info("socket")
 
@@ -124,7 +135,7 @@ class PostgresSession:
     @property
     def closed(self) -> bool:
         """Whether the connection is known to be gone."""
-        return cast("bool", self._connection.is_closed())
+        return not self._protocol.is_connected()
 
     @property
     def in_transaction(self) -> bool:
@@ -135,10 +146,9 @@ class PostgresSession:
     @property
     def at_rest(self) -> bool:
         """What asyncpg's protocol knows without asking the server."""
-        protocol = self._connection._protocol
+        protocol = self._protocol
         return (
-            protocol is not None
-            and protocol.is_connected()
+            protocol.is_connected()
             and not protocol.is_in_transaction()
             and not protocol._is_cancelling()
         )
@@ -146,8 +156,7 @@ class PostgresSession:
     @property
     def unsettled(self) -> bool:
         """Whether the server has not yet answered a cancellation."""
-        protocol = self._connection._protocol
-        return protocol is not None and protocol._is_cancelling()
+        return cast("bool", self._protocol._is_cancelling())
 
     async def execute(self, sql: str, args: Sequence[Any], timeout: float | None) -> int:
         """Run one statement (several, if there are no arguments); return the rows changed."""
@@ -188,7 +197,10 @@ class PostgresSession:
 
     async def begin(self, how: Begin) -> None:
         """Send BEGIN with its options: one round trip."""
-        await self._mapped(self._connection.execute(begin_sql(how)))
+        try:
+            await self._connection.execute(begin_sql(how))
+        except _LOST as error:
+            raise self._lost(error) from error
 
     async def commit(self) -> bool:
         """Send COMMIT and say whether the server did it."""
@@ -198,7 +210,10 @@ class PostgresSession:
                 f"nothing was written",
                 sent=False,
             )
-        return cast("str", await self._mapped(self._connection.execute("COMMIT"))) == "COMMIT"
+        try:
+            return cast("str", await self._connection.execute("COMMIT")) == "COMMIT"
+        except _LOST as error:
+            raise self._lost(error) from error
 
     async def rollback(self, timeout: float) -> None:
         """Send ROLLBACK if the server has a transaction open."""
@@ -217,7 +232,11 @@ class PostgresSession:
         if dirt & Dirt.PREPARED:
             return False
         await self._connection.reset(timeout=timeout)
-        await self._connection.execute(_REST, timeout=timeout)
+        rest = (*_REST, *_pooler.restoring(self._connection, self._born))
+        await self._connection.execute("; ".join(rest), timeout=timeout)
+        if dirt & ~Dirt.RAW and not self._warned:
+            self._warned = True
+            await _pooler.warn_of_traces(self._connection, self._server)
         return True
 
     async def ping(self, timeout: float) -> None:
@@ -251,7 +270,9 @@ class PostgresSession:
     async def listen(
         self, channel: str, heard: Callable[[str], None], lost: Callable[[], None]
     ) -> None:
-        """Subscribe to a channel."""
+        """Subscribe to a channel; through a pooler in transaction mode nothing would be heard."""
+        check = _pooler.refuse_listening(self._connection, self._server, certain=self._unnamed)
+        await self._mapped(check)
         self.watch(lost)
         await self._mapped(
             self._connection.add_listener(channel, lambda _c, _p, _ch, payload: heard(payload))
@@ -303,6 +324,8 @@ END)::float8
 
 def begin_sql(how: Begin) -> str:
     """Return the BEGIN statement."""
+    if how is PLAIN:
+        return "BEGIN"
     parts = ["BEGIN"]
     if how.isolation is not None:
         parts.append("ISOLATION LEVEL " + how.isolation.replace("_", " ").upper())

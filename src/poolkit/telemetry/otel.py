@@ -200,12 +200,15 @@ class _TransactionScope:
         self._observer = observer
         self._span = span
         self._began = time.perf_counter()
-        self._token: Token[Context] = context.attach(trace.set_span_in_context(span))
+        self._token: Token[Context] | None = None
+        if span is not trace.INVALID_SPAN:  # which is what there is where nobody traces
+            self._token = context.attach(trace.set_span_in_context(span))
 
     def end(self, outcome: Outcome, error: BaseException | None) -> None:
         """End the span and record the duration."""
-        context.detach(self._token)
         span = self._span
+        if self._token is not None:
+            context.detach(self._token)
         if span.is_recording():
             span.set_attribute(registry.OUTCOME, outcome)
             _fail(span, error)

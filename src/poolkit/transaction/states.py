@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from poolkit.driver import Begin
+from poolkit.driver import PLAIN, Begin
 
 ISOLATION = ("read_uncommitted", "read_committed", "repeatable_read", "serializable")
 
 
 class State(Enum):
     """Where a transaction stands."""
+
+    __hash__ = object.__hash__  # that of Enum is a call of its own, four times a transaction
 
     NEW = auto()
     OPEN = auto()
@@ -22,6 +24,8 @@ class State(Enum):
 
 class Step(Enum):
     """What can be asked of a transaction."""
+
+    __hash__ = object.__hash__
 
     ENTER = auto()
     USE = auto()
@@ -48,6 +52,8 @@ REFUSALS = {
 
 def begin_options(isolation: str | None, readonly: bool, deferrable: bool) -> Begin:
     """Check the options of a transaction; ``ValueError`` names what is not known."""
+    if isolation is None and not readonly and not deferrable:
+        return PLAIN
     if isolation is not None:
         name = isolation.strip().lower().replace(" ", "_")
         if name not in ISOLATION:

@@ -245,8 +245,10 @@ class Transaction:
         )
         borrow.slot.reading = self._how.readonly
         try:
-            await self._sql(borrow, session.begin(self._how))
+            await session.begin(self._how)
         except BaseException as error:
+            if isinstance(error, Exception):
+                host.heed(borrow.slot, error)
             self._scope.end("rollback", error)
             if self._lender is not None:
                 borrow.end()  # the cleaner ends what may have begun
@@ -275,7 +277,8 @@ class Transaction:
         if error is None:
             try:
                 borrow.session  # noqa: B018  void if the connection was given back in the block
-                await self._hooks.run_before()
+                if self._hooks.before:
+                    await self._hooks.run_before()
             except BaseException as failure:  # noqa: BLE001  it is raised when all is in order
                 error = failure
             else:
@@ -298,7 +301,7 @@ class Transaction:
         commit = Steadfast(session.commit(), host.config.housekeeping_timeout, session.abort)
         try:
             if await commit:
-                return _End("commit", commit.cancelled)
+                return _COMMITTED if commit.cancelled is None else _End("commit", commit.cancelled)
             error: BaseException = CommitRolledBack(
                 f"the server answered COMMIT with ROLLBACK on pool {self.owner.name!r}: a "
                 f"statement in the transaction failed and its error was not raised again; use a "
@@ -428,6 +431,7 @@ class _End(NamedTuple):
     error: BaseException | None
 
 
+_COMMITTED = _End("commit", None)
 _STATES = {
     "commit": State.COMMITTED,
     "rollback": State.ROLLED_BACK,
