@@ -55,8 +55,8 @@ class Broker:
         self._now = clock.monotonic
         self._loop = asyncio.get_running_loop()
         self._thread = get_ident()
-        """With the loop's current task it stands for ``get_running_loop``, which asks the kernel for
-        the process each time (Python 3.11): a tenth of the cost of a borrow."""
+        """With the loop's current task it stands for ``get_running_loop``, which asks the kernel
+        for the process each time (Python 3.11): a tenth of the cost of a borrow."""
         self._ledger: Books = Ledger(min_size=config.min_size, max_size=config.max_size)
         self._keeper = Keeper(
             self._ledger,
