@@ -13,7 +13,7 @@ COMPILE := $(RUN) compileall -q src
 .PHONY: help demo test check bench format clean servers mutants soak soak-pool
 
 help:  ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
 
 demo: $(VENV)/.demo  ## Run the tour: three tiers, a commit that invalidates, spans; no server needed
 	@$(RUN) tiercache demo
