@@ -10,10 +10,22 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from _bars import Bar
 from _measure import Sample
 
 WIDTH = 140
 """Columns that a table gets where nobody says how many there are."""
+
+LIBRARIES = (
+    "tiercache",
+    "aiosqlite",
+    "asyncpg",
+    "cachebox",
+    "cachetools",
+    "psycopg",
+    "psycopg-pool",
+    "sqlalchemy",
+)
 
 Results = Mapping[str, Sequence[Sample]]
 """The samples of each scenario."""
@@ -31,17 +43,30 @@ def rows(results: Results, base: str) -> tuple[list[str], list[list[str]]]:
             if name not in found:
                 line.append("-")
             elif name == base:
-                line.append(f"{found[name].median:.0f} ns")
+                line.append(duration(found[name].median))
             else:
                 ratio = found[name].ratio_to(found[base])
-                line.append(f"{found[name].median:.0f} ns  {ratio:.2f}x")
+                line.append(f"{duration(found[name].median)}  {ratio:.2f}x")
         table.append(line)
     return ["scenario", *names], table
 
 
+def duration(nanoseconds: float) -> str:
+    """Return a time with a unit that suits it."""
+    if nanoseconds < 1_000:
+        return f"{nanoseconds:.0f} ns"
+    if nanoseconds < 1_000_000:
+        return f"{nanoseconds / 1_000:.3g} µs"
+    return f"{nanoseconds / 1_000_000:.3g} ms"
+
+
 def show(title: str, results: Results, base: str) -> None:
-    """Print the table, with rich where it is installed."""
-    head, lines = rows(results, base)
+    """Print the samples as a table."""
+    print_table(title, *rows(results, base))
+
+
+def print_table(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Print a table, with rich where it is installed."""
     try:
         from rich.console import Console
         from rich.table import Table
@@ -59,10 +84,24 @@ def show(title: str, results: Results, base: str) -> None:
     Console(width=max(Console().width, WIDTH)).print(table)
 
 
+def show_bars(bars: Sequence[Bar]) -> None:
+    """Print what is asked beside what was measured."""
+    lines = [
+        [bar.work, bar.asked, f"{bar.measured:.2f}", "met" if bar.met else "missed"] for bar in bars
+    ]
+    print_table("What is asked, and what was measured", ["work", "bar", "measured", ""], lines)
+
+
 def save(
-    path: Path, benchmark: str, results: Results, base: str, settings: Mapping[str, object]
+    path: Path,
+    benchmark: str,
+    results: Results,
+    base: str,
+    settings: Mapping[str, object],
+    bars: Sequence[Bar] = (),
+    **more: object,
 ) -> None:
-    """Write everything that was measured, and on what."""
+    """Write everything that was measured, on what, with which libraries; and ``more``."""
     document = {
         "benchmark": benchmark,
         "machine": {
@@ -71,7 +110,7 @@ def save(
             "system": f"{platform.system()} {platform.machine()}",
             "cpus": os.cpu_count(),
         },
-        "versions": {name: _version(name) for name in ("tiercache", "cachebox", "cachetools")},
+        "versions": {name: _version(name) for name in LIBRARIES},
         "settings": dict(settings),
         "unit": "ns per call",
         "base": base,
@@ -83,9 +122,11 @@ def save(
             ]
             for scenario, samples in results.items()
         },
+        "bars": [asdict(bar) | {"met": bar.met} for bar in bars],
+        **more,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
 def _named(name: str, samples: Sequence[Sample]) -> Sample:

@@ -8,12 +8,10 @@ typed" is cachebox told to tell them apart, as tiercache always does.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from textwrap import indent
 from threading import RLock
 from typing import Any
@@ -21,6 +19,7 @@ from typing import Any
 import cachebox
 import cachetools
 from _measure import Sample, async_loop_of, interleave, interleave_async, loop_of
+from _options import options
 from _report import save, show
 
 from tiercache import Cache, MemoryTier
@@ -151,13 +150,7 @@ async def measure_async(calls: int, rounds: int) -> dict[str, list[Sample]]:
 
 def main() -> None:
     """Measure, print, and save if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--calls", type=int, default=50_000, help="per round (default: %(default)s)"
-    )
-    parser.add_argument("--rounds", type=int, default=15, help="(default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="write everything measured to this file")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, calls=50_000, rounds=15)
     sync = measure(arguments.calls, arguments.rounds)
     coroutines = asyncio.run(measure_async(arguments.calls, arguments.rounds))
     results = {f"sync, {name}": samples for name, samples in sync.items()}

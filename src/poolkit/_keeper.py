@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -112,9 +111,8 @@ class Keeper:
 
     def perform(self, work: Work[Session, Waiter]) -> None:
         """Do what the books ask for. Never waits."""
-        todo = deque((work,))
-        while todo:
-            work = todo.popleft()
+        todo = [work]
+        for work in todo:  # which grows meanwhile
             for waiter, slot in work.hand:
                 if waiter.done():  # cancelled a moment ago and about to leave the queue
                     more = self._ledger.give_back(slot)

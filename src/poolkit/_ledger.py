@@ -16,7 +16,7 @@ they take room from new ones.
 from __future__ import annotations
 
 from collections import deque
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from poolkit._session import Reason, Slot
 
@@ -30,6 +30,10 @@ class Work(NamedTuple, Generic[S, W]):
     hand: tuple[tuple[W, Slot[S]], ...] = ()
     open: int = 0
     close: tuple[tuple[Slot[S], Reason], ...] = ()
+
+
+NOTHING: Work[Any, Any] = Work()
+"""What most entries ask for."""
 
 
 class Ledger(Generic[S, W]):
@@ -213,7 +217,8 @@ class Ledger(Generic[S, W]):
         hand: tuple[tuple[W, Slot[S]], ...] = (),
         close: tuple[tuple[Slot[S], Reason], ...] = (),
     ) -> Work[S, W]:
-        return Work(hand, self._wanted(), close)
+        wanted = self._wanted()
+        return Work(hand, wanted, close) if hand or wanted or close else NOTHING
 
     def _wanted(self) -> int:
         """How many to open now: the floor at once, beyond it only as fast as they are made."""
@@ -221,6 +226,8 @@ class Ledger(Generic[S, W]):
             return 0
         size = self.size
         room = self.max_size - size - self.leaving
+        if room <= 0:
+            return 0
         floor = self.min_size - size
         demand = 0
         if self.waiting and not self.suspended:

@@ -199,9 +199,11 @@ class Broker:
     async def _obtain(self, deadline: float | None, timeout: float | None) -> Slot[Session]:
         while True:
             slot = self._ledger.take() or await self._queue(deadline, timeout)
-            slot.since = self._now()
-            slot.holder = asyncio.current_task()
+            slot.since = now = self._now()
+            slot.holder = asyncio.current_task(self._loop)
             slot.origin = _leaks.origin() if self._tracing else None
+            if now - slot.idle_since <= self._fresh and not slot.session.closed:
+                return slot  # as those are that come straight from another borrower
             try:
                 good = await self._good(slot, deadline, timeout)
             except BaseException as error:
@@ -255,7 +257,8 @@ class Broker:
 
     async def _queue(self, deadline: float | None, timeout: float | None) -> Slot[Session]:
         ledger = self._ledger
-        self._check()
+        if ledger.closing:
+            raise self._closed()
         self._refuse_hopeless()
         waiter: Waiter = self._loop.create_future()
         self._keeper.perform(ledger.enqueue(waiter))
@@ -294,7 +297,7 @@ class Broker:
                     waiting=len(ledger.waiting),
                     max_waiting=limit,
                 )
-        me = asyncio.current_task()
+        me = asyncio.current_task(self._loop)
         if len(ledger.used) >= ledger.max_size and all(slot.holder is me for slot in ledger.used):
             raise PoolError(
                 f"this task holds all {ledger.max_size} connections of pool {self.name!r} and "

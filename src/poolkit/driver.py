@@ -6,7 +6,7 @@ pool asks for with ``isinstance``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,7 +215,7 @@ class NotShareable(Exception):
 class Shared(Protocol):
     """Few connections on which the single statements of many callers run together."""
 
-    async def execute(self, sql: str, args: Sequence[Any]) -> int:
+    def execute(self, sql: str, args: Sequence[Any]) -> Awaitable[int]:
         """Run one changing statement, committed on return; return the number of rows changed."""
         ...
 

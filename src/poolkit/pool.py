@@ -392,9 +392,13 @@ class Pool:
         self, sql: str, *args: Any, column: int = 0, timeout: float | None = None
     ) -> Any:
         """Return a value of the first row, or None if there is no row."""
-        if self._shared is not None:
-            row = await self.fetchrow(sql, *args, timeout=timeout)
-            return None if row is None else row[column]
+        shared = self._shared
+        if shared is not None and timeout is None and self._may_share(sql, Kind.READ):
+            try:
+                rows = await shared.fetch(sql, args, 1)
+                return rows[0][column] if rows else None
+            except NotShareable:
+                pass
         borrow = self.take() or await self.lend()
         try:
             return await borrow.fetchval(sql, args, column, timeout)
@@ -403,8 +407,8 @@ class Pool:
 
     def _may_share(self, sql: str, kind: Kind) -> bool:
         """Whether a statement can run together with those of others."""
-        reading = read(sql)
-        if reading.kind is not kind or reading.statements != 1:
+        found, _, statements = read(sql)
+        if found is not kind or statements != 1:
             return False
         assert self._broker is not None
         return self._broker.has_one_to_share()

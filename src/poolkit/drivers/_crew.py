@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 _PATIENCE = 0.002
 """Seconds without progress after which a helper comes."""
@@ -21,20 +21,45 @@ _AT_ONCE = 128
 """Results that wake the loop even though there is more to do."""
 
 
+class Round(Protocol):
+    """What jobs share that one thread does in a row."""
+
+    def end(self) -> None:
+        """Let go of it. Must not raise."""
+        ...
+
+
+class Rounds(Protocol):
+    """A kind of work that costs less when several jobs are done in a row."""
+
+    def begin(self, several: bool) -> Round:
+        """Begin one, after everything that will be done in it was asked for."""
+        ...
+
+
 class Job:
     """One piece of work; ``landed`` is called on the loop when it is over, come what may."""
 
-    __slots__ = ("cancelled", "error", "future", "landed", "result", "work")
+    __slots__ = (
+        "cancelled", "error", "future", "landed", "number", "result", "round", "rounds", "work",
+    )  # fmt: skip
 
     def __init__(
         self,
         work: Callable[[Job], Any],
         future: asyncio.Future[Any],
         landed: Callable[[Job], None] | None,
+        rounds: Rounds | None,
+        number: int,
     ) -> None:
         self.work = work
         self.future = future
         self.landed = landed
+        self.rounds = rounds
+        self.number = number
+        """How many were submitted before it, and itself."""
+        self.round: Any = None
+        """What it shares with others, if it is of a kind that does."""
         self.cancelled = False
         """Set by whoever no longer wants it; the work looks at it where it can."""
         self.result: Any = None
@@ -55,6 +80,7 @@ class Crew:
         self._done: deque[Job] = deque()
         self._waking = False
         self._outstanding = 0
+        self._submitted = 0
         self._started = 0
         self._finished = 0
         self._threads: set[threading.Thread] = set()
@@ -62,10 +88,14 @@ class Crew:
         self._seen = -1
 
     def submit(
-        self, work: Callable[[Job], Any], landed: Callable[[Job], None] | None = None
+        self,
+        work: Callable[[Job], Any],
+        landed: Callable[[Job], None] | None = None,
+        rounds: Rounds | None = None,
     ) -> Job:
         """Have ``work(job)`` done in a thread; its result or error arrives in ``job.future``."""
-        job = Job(work, self._loop.create_future(), landed)
+        self._submitted += 1
+        job = Job(work, self._loop.create_future(), landed, rounds, self._submitted)
         self._jobs.append(job)
         self._outstanding += 1
         if self._outstanding == 1:
@@ -123,18 +153,44 @@ class Crew:
         self._threads.discard(threading.current_thread())
 
     def _work_off(self) -> None:
+        """Do what there is; jobs of one kind in one round, as far as they were there when it began.
+
+        What was asked for later may rely on what has happened since: it gets a new round.
+        """
+        kind: Rounds | None = None
+        round_: Round | None = None
+        asked_for = 0
         while True:
             try:
                 job = self._jobs.popleft()
             except IndexError:
-                return
+                break
+            if round_ is not None and (job.rounds is not kind or job.number > asked_for):
+                round_.end()
+                round_ = None
+            if round_ is None and job.rounds is not None:
+                kind, asked_for = job.rounds, self._submitted
+                round_ = self._begin(kind, job)
+            job.round = round_
             self._do(job)
-            if not self._jobs or len(self._done) >= _AT_ONCE:
+            if len(self._done) >= _AT_ONCE:
                 self._wake()
+        if round_ is not None:
+            round_.end()
+        if self._done:
+            self._wake()
+
+    def _begin(self, rounds: Rounds, job: Job) -> Round | None:
+        try:
+            return rounds.begin(bool(self._jobs))
+        except BaseException as error:  # noqa: BLE001  it belongs to the one who waits
+            job.error = error
+            return None
 
     def _do(self, job: Job) -> None:
         try:
-            job.result = job.work(job)
+            if job.error is None:
+                job.result = job.work(job)
         except BaseException as error:  # noqa: BLE001  it belongs to the one who waits
             job.error = error
         self._finished += 1

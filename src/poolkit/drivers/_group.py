@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from poolkit.drivers._lite import execute, open_database, patiently
+from poolkit.drivers._lite import execute, execute_one, open_database, patiently, rewrite
 from poolkit.errors import AcquireTimeout, TransactionError
 
 if TYPE_CHECKING:
@@ -47,18 +47,21 @@ class GroupWriter:
         self._timer: asyncio.TimerHandle | None = None
         self._empty: asyncio.Future[None] | None = None
 
-    async def execute(self, sql: str, args: Sequence[Any]) -> int:
-        """Run a statement with those of others; return the number of rows it changed."""
-        self._refuse_to_wait_for_oneself()
-        write = _Write(sql, args, self._desk.loop.create_future())
+    def execute(self, sql: str, args: Sequence[Any]) -> asyncio.Future[int]:
+        """Run a statement with those of others; the result is the number of rows it changed."""
+        desk = self._desk
+        holder = desk.gate.holder
+        if holder is not None:
+            self._refuse_to_wait_for_oneself(holder)
+        write = _Write(sql, args, desk.loop.create_future())
         self._queue.append(write)
         if self._ticket is None:
             self._line_up()
-        return await write.future
+        return write.future
 
-    def _refuse_to_wait_for_oneself(self) -> None:
-        holder, me = self._desk.gate.holder, asyncio.current_task()
-        if holder is not None and me is not None and holder.owner is me:
+    def _refuse_to_wait_for_oneself(self, holder: Ticket) -> None:
+        me = asyncio.current_task(self._desk.loop)
+        if me is not None and holder.owner is me:
             raise TransactionError(
                 f"this task has a transaction open that writes to {self._desk.path!r}, and SQLite "
                 f"has one writer: use that transaction (current_transaction())"
@@ -172,11 +175,11 @@ class GroupWriter:
         """Run all in one transaction; False if that came to nothing."""
         limit = self._desk.options.busy_timeout
         patiently(lambda: connection.execute("BEGIN IMMEDIATE"), limit)
+        cursor = connection.cursor()  # one for all: to make it is a tenth of a short write
         try:
             for write in batch:
-                write.result, write.error = 0, None
                 try:
-                    write.result = execute(connection, write.sql, write.args)
+                    write.result = execute_one(cursor, rewrite(write.sql), write.args)
                 except Exception as error:  # noqa: BLE001  it belongs to this one
                     write.error = error
                     if not connection.in_transaction:
@@ -190,7 +193,7 @@ class GroupWriter:
         return True
 
     def _alone(self, connection: sqlite3.Connection, write: _Write) -> None:
-        write.result, write.error = 0, None
+        write.error = None  # of the attempt together
         limit = self._desk.options.busy_timeout
         try:
             write.result = patiently(lambda: execute(connection, write.sql, write.args), limit)

@@ -134,10 +134,16 @@ def execute(connection: sqlite3.Connection, sql: str, args: Sequence[Any]) -> in
     """Run a statement, or several if there are no arguments; return the rows changed."""
     if not args and read(sql).statements > 1:
         return _execute_script(connection, sql)
-    cursor = connection.execute(rewrite(sql), args)
+    return execute_one(connection.cursor(), rewrite(sql), args)
+
+
+def execute_one(cursor: sqlite3.Cursor, text: str, args: Sequence[Any]) -> int:
+    """Run one statement, rewritten already; return the rows changed."""
+    cursor.execute(text, args)
     if cursor.description is not None:
         cursor.fetchall()  # RETURNING: the count is right after the last row
-    return max(cursor.rowcount, 0)
+    count = cursor.rowcount
+    return count if count > 0 else 0
 
 
 def _execute_script(connection: sqlite3.Connection, sql: str) -> int:

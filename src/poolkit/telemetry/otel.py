@@ -95,6 +95,7 @@ class OtelObserver:
         meter_provider: MeterProvider | None = None,
     ) -> None:
         self._name = name
+        self._acquire, self._transaction = f"acquire {name}", f"transaction {name}"
         self._attributes = {registry.POOL_NAME: name}
         self._system = system
         self._tracer = trace.get_tracer(_NAME, "", tracer_provider, schema_url=_SCHEMA)
@@ -138,7 +139,7 @@ class OtelObserver:
         """Make the span of a wait after the fact."""
         end = time.time_ns()
         span = self._tracer.start_span(
-            f"acquire {self._name}", kind=SpanKind.INTERNAL, start_time=end - int(seconds * 1e9)
+            self._acquire, kind=SpanKind.INTERNAL, start_time=end - int(seconds * 1e9)
         )
         if span.is_recording():
             span.set_attributes({**self._attributes, registry.SYSTEM: self._system})
@@ -173,7 +174,7 @@ class OtelObserver:
 
     def transaction(self, isolation: str | None, readonly: bool, attempt: int) -> _TransactionScope:
         """Begin a span and make it the current one."""
-        span = self._tracer.start_span(f"transaction {self._name}", kind=SpanKind.INTERNAL)
+        span = self._tracer.start_span(self._transaction, kind=SpanKind.INTERNAL)
         if span.is_recording():
             span.set_attribute(registry.POOL_NAME, self._name)
             span.set_attribute(registry.SYSTEM, self._system)
