@@ -318,13 +318,13 @@ def soak(seconds: float, *, seed: int = 1, tasks: int = 200) -> Report:
 @contextmanager
 def _nothing_left(report: Report) -> Iterator[None]:
     """See that no thread, descriptor or object of a pool is left behind."""
-    threads, descriptors = set(threading.enumerate()), _descriptors()
+    gc.collect()
+    threads, descriptors, others = set(threading.enumerate()), _descriptors(), _objects()
     yield
     gc.collect()
     left = [thread.name for thread in threading.enumerate() if thread not in threads]
     opened = {link: n for link, n in (_descriptors() - descriptors).items() if n > 0}
-    kinds = (Slot, Borrow, Transaction, asyncpg.Connection)
-    objects = Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, kinds))
+    objects = _objects() - others  # other tests of the process may have left some
     for what, found in (("threads", left), ("descriptors", opened), ("objects", dict(objects))):
         if found:
             report.violations.append(f"{what} are left: {found}")
@@ -332,6 +332,12 @@ def _nothing_left(report: Report) -> Iterator[None]:
     report.say(
         "left over", f"{len(left)} threads, {len(opened)} descriptors, {len(objects)} objects"
     )
+
+
+def _objects() -> Counter[str]:
+    """Count the objects of pools by kind."""
+    kinds = (Slot, Borrow, Transaction, asyncpg.Connection)
+    return Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, kinds))
 
 
 @contextmanager

@@ -143,7 +143,7 @@ def execute_one(cursor: sqlite3.Cursor, text: str, args: Sequence[Any]) -> int:
     if cursor.description is not None:
         cursor.fetchall()  # RETURNING: the count is right after the last row
     count = cursor.rowcount
-    return count if count > 0 else 0
+    return max(0, count)
 
 
 def _execute_script(connection: sqlite3.Connection, sql: str) -> int:
