@@ -142,8 +142,7 @@ def execute_one(cursor: sqlite3.Cursor, text: str, args: Sequence[Any]) -> int:
     cursor.execute(text, args)
     if cursor.description is not None:
         cursor.fetchall()  # RETURNING: the count is right after the last row
-    count = cursor.rowcount
-    return max(0, count)
+    return max(cursor.rowcount, 0)
 
 
 def _execute_script(connection: sqlite3.Connection, sql: str) -> int:
