@@ -10,7 +10,9 @@ from tiercache import Cache, DatabaseTier, MemoryTier, RedisTier
 
 redis_url, dsn, *changes = sys.argv[1:]
 pool = Pool(dsn, max_size=4)
-cache = Cache(MemoryTier(max_entries=100), RedisTier(redis_url), DatabaseTier(pool), name="forty")
+cache = Cache(
+    MemoryTier(max_entries=100), RedisTier(redis_url, timeout=5), DatabaseTier(pool), name="forty"
+)
 cache.on("user-changed", tags=["user:{user_id}"])
 
 

@@ -35,7 +35,9 @@ def figures_of(environment: dict[str, str], *arguments: str) -> dict[str, Any]:
         timeout=TIMEOUT,
     )
     assert done.returncode == 0, done.stderr or done.stdout
-    assert done.stderr == ""
+    # A busy machine may keep Redis from answering in time: said so, and survived.
+    said = [line for line in done.stderr.splitlines() if "until it answers again" not in line]
+    assert said == []
     figures: dict[str, Any] = json.loads(done.stdout)
     return figures
 
