@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from poolkit.drivers._lite import execute, execute_one, open_database, patiently, rewrite
+from poolkit.drivers._lite import changed, execute, open_database, patiently, rewrite
 from poolkit.errors import AcquireTimeout, TransactionError
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ class GroupWriter:
         try:
             for write in batch:
                 try:
-                    write.result = execute_one(cursor, rewrite(write.sql), write.args)
+                    write.result = changed(cursor.execute(rewrite(write.sql), write.args))
                 except Exception as error:  # noqa: BLE001  it belongs to this one
                     write.error = error
                     if not connection.in_transaction:
@@ -188,6 +188,7 @@ class GroupWriter:
         except sqlite3.Error:
             return False
         finally:
+            cursor.close()  # it may be held by the traceback of an error
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
         return True

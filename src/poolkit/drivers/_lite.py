@@ -134,12 +134,11 @@ def execute(connection: sqlite3.Connection, sql: str, args: Sequence[Any]) -> in
     """Run a statement, or several if there are no arguments; return the rows changed."""
     if not args and read(sql).statements > 1:
         return _execute_script(connection, sql)
-    return execute_one(connection.cursor(), rewrite(sql), args)
+    return changed(connection.execute(rewrite(sql), args))
 
 
-def execute_one(cursor: sqlite3.Cursor, text: str, args: Sequence[Any]) -> int:
-    """Run one statement, rewritten already; return the rows changed."""
-    cursor.execute(text, args)
+def changed(cursor: sqlite3.Cursor) -> int:
+    """Return how many rows a statement changed."""
     if cursor.description is not None:
         cursor.fetchall()  # RETURNING: the count is right after the last row
     return max(cursor.rowcount, 0)
@@ -155,6 +154,21 @@ def _execute_script(connection: sqlite3.Connection, sql: str) -> int:
     if statement.strip():
         count = max(connection.execute(statement).rowcount, 0)
     return count
+
+
+def close(connection: sqlite3.Connection) -> None:
+    """Close a connection, rolling back first what is open.
+
+    SQLite itself would put that off, and keep the lock, while a statement is alive anywhere: in a
+    cursor that the traceback of some error still holds.
+    """
+    try:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+    except sqlite3.Error:
+        pass  # closing is what is left
+    finally:
+        connection.close()
 
 
 def execute_many(connection: sqlite3.Connection, sql: str, args: Sequence[Sequence[Any]]) -> None:

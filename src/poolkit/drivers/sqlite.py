@@ -26,6 +26,7 @@ from poolkit.drivers._desk import Desk, SharedDesk, pass_gate
 from poolkit.drivers._gate import Ticket
 from poolkit.drivers._lite import (
     SQLiteOptions,
+    close,
     execute,
     execute_many,
     is_busy,
@@ -363,7 +364,7 @@ class SQLiteSession:
 
     def _submit_close(self) -> None:
         def work(job: Job) -> None:
-            self._connection.close()
+            close(self._connection)
             self._in_transaction = False
             if self._ticket is not None:
                 self._desk.gate.leave(self._ticket)
