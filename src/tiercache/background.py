@@ -97,6 +97,9 @@ class Background:
         else:
             self._local.void_all()
 
+    def stirred(self) -> None:
+        """Look into the outbox."""
+
     def connected(self, connected: bool) -> None:
         """Trust L1 for ``bus_timeout`` after what the bus has proven last.
 

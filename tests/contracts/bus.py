@@ -52,6 +52,10 @@ class Recorder:
         self.gaps.append(reason)
         self._note("gap")
 
+    def stirred(self) -> None:
+        """Take note that the outbox may hold something."""
+        self._note("stirred")
+
     def connected(self, connected: bool) -> None:
         """Take note of a connection that came or went; repetitions are not noted."""
         if connected is not self.is_connected:

@@ -1,6 +1,5 @@
-"""Schema and statements of the database tier, per dialect.
+"""Schema and statements of what is kept in a database, per dialect, and where they are run.
 
-Nothing here waits or connects: an operation is a *program*, a generator that yields statements
-and is sent their rows. `tiercache.tiers.database` runs the programs, on a loop or in the caller's
-thread.
+An operation is a *program*, a generator that yields statements and is sent their rows; nothing in
+it waits or connects. `places` runs programs, on a loop or in the caller's thread.
 """

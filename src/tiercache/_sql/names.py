@@ -39,6 +39,13 @@ class Tables(NamedTuple):
     entry: str
     tag: str
     meta: str
+    event: str
+    outbox: str
+
+    @property
+    def of_tier(self) -> tuple[str, str, str]:
+        """Return those that a tier works with."""
+        return self.entry, self.tag, self.meta
 
     @classmethod
     def of(cls, prefix: str) -> Tables:
@@ -52,7 +59,8 @@ class Tables(NamedTuple):
             )
         *schema, plain = parts
         where = "".join(f'"{part}".' for part in schema)
-        return cls(plain, f"{where}{plain}_entry", f"{where}{plain}_tag", f"{where}{plain}_meta")
+        names = ("entry", "tag", "meta", "event", "outbox")
+        return cls(plain, *(f"{where}{plain}_{name}" for name in names))
 
 
 def _is_identifier(part: str) -> bool:

@@ -45,7 +45,7 @@ class Postgres:
 
     def schema(self) -> tuple[str, ...]:
         """Return the statements that make the schema, each safe to repeat."""
-        plain, entry, tag, meta = self._tables
+        plain, (entry, tag, meta) = self._tables.plain, self._tables.of_tier
         kind = self._kind
         text = 'text COLLATE "C" NOT NULL'
         return (
@@ -64,7 +64,7 @@ class Postgres:
 
     def version(self) -> Program[str | None]:
         """Return the version of the schema that is there; None without one."""
-        exists = yield Statement(self._sql.exists, (list(self._tables[1:]),))
+        exists = yield Statement(self._sql.exists, (list(self._tables.of_tier),))
         if not exists[0][0]:
             return None
         rows = yield Statement(self._sql.version)

@@ -48,7 +48,7 @@ class Sqlite:
 
     def schema(self) -> tuple[str, ...]:
         """Return the statements that make the schema, each safe to repeat."""
-        plain, entry, tag, meta = self._tables
+        plain, (entry, tag, meta) = self._tables.plain, self._tables.of_tier
         return (
             # The payload comes last: what is in front of it is read without its overflow pages.
             f"CREATE TABLE IF NOT EXISTS {entry} (namespace TEXT NOT NULL,"
@@ -66,7 +66,7 @@ class Sqlite:
 
     def version(self) -> Program[str | None]:
         """Return the version of the schema that is there; None without one."""
-        [[found, library]] = yield Statement(self._sql.exists, self._tables[1:])
+        [[found, library]] = yield Statement(self._sql.exists, self._tables.of_tier)
         if tuple(map(int, library.split("."))) < OLDEST:
             raise TierError(
                 f"SQLite {library} is too old for a cache: Python has to be linked to "
@@ -75,7 +75,7 @@ class Sqlite:
                 operation="open",
                 unavailable=False,
             )
-        if found < len(self._tables[1:]):
+        if found < len(self._tables.of_tier):
             return None
         rows = yield Statement(self._sql.version)
         return str(rows[0][0]) if rows else None
@@ -215,7 +215,7 @@ def _readable(tables: Tables, row: str, namespace: str) -> str:
 
 def _statements(tables: Tables) -> _Statements:
     """Write the statements; the names were checked by `Tables.of`."""
-    _, entry, tag, meta = tables
+    entry, tag, meta = tables.of_tier
     return _Statements(
         exists="""
     SELECT count(*), sqlite_version() FROM sqlite_master

@@ -23,6 +23,13 @@ class Listener(Protocol):
         """Learn that the bus has come or gone; repeated whenever it has proven itself again."""
         ...
 
+    def stirred(self) -> None:
+        """Learn that there may be rows in the outbox that nobody else knows of (`Cache.watch`).
+
+        From a bus in the database that keeps them; may come too often.
+        """
+        ...
+
 
 class Bus(Protocol):
     """Carries events between processes, in order, to everybody who listens."""

@@ -45,13 +45,15 @@ def test_long_names_that_differ_at_the_end_stay_different() -> None:
 
 
 def test_tables_of_a_prefix_and_of_a_schema() -> None:
-    """A schema is quoted, a prefix names three tables."""
+    """A schema is quoted, a prefix names its tables."""
     assert Tables.of("tiercache").entry == "tiercache_entry"
     assert Tables.of("app.cache") == (
         "cache",
         '"app".cache_entry',
         '"app".cache_tag',
         '"app".cache_meta',
+        '"app".cache_event',
+        '"app".cache_outbox',
     )
 
 

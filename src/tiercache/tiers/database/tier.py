@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 from tiercache._sql.faults import explain
 from tiercache._sql.names import Tables
+from tiercache._sql.places import Place, PostgresPlace, SqlitePlace
 from tiercache._sql.postgres import Postgres
 from tiercache._sql.program import START, VERSION, Dialect, Job, Need, Statement
 from tiercache._sql.sqlite import Sqlite
 from tiercache.errors import PolicyError, TierError
 from tiercache.tiers.base import Ask, Basis, Blocking, Fill, Kind, Put, Stored
-from tiercache.tiers.database.places import Place, PostgresPlace, SqlitePlace
 from tiercache.tiers.database.requests import Requests
 
 if TYPE_CHECKING:
@@ -252,8 +252,8 @@ class DatabaseTier:
         if version != VERSION:
             raise TierError(
                 f"the tables of {self._name} are of version {version}, and this tiercache works "
-                f"with version {VERSION}: drop {', '.join(self._tables[1:])} (they are a cache and "
-                f"will be made anew) or give it tables of its own with prefix=",
+                f"with version {VERSION}: drop {', '.join(self._tables.of_tier)} (they are a cache "
+                f"and will be made anew) or give it tables of its own with prefix=",
                 tier=self.kind,
                 operation="open",
                 unavailable=False,

@@ -1,7 +1,7 @@
 """Where jobs are done: on a pool for each event loop, or on SQLite in a thread.
 
-The tier never works on a pool that it was handed: it takes the settings and opens connections of
-its own. So a caller that holds every connection of its pool, inside a transaction or not, cannot
+Nobody works on a pool that was handed in: a place takes the settings and opens connections of its
+own. So a caller that holds every connection of its pool, inside a transaction or not, cannot
 keep the cache waiting, and the cache takes no connection away from it.
 """
 
