@@ -1,6 +1,8 @@
 """The states of a transaction: every step in every state."""
 
 import asyncio
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -135,3 +137,36 @@ def test_hooks_are_not_lost_with_a_cancelled_caller() -> None:
         assert ran == ["done"]
 
     run_virtual(main)
+
+
+async def test_hooks_of_an_attempt_that_is_run_again(tmp_path: Path) -> None:
+    """They are dropped, but for those that clean up after every attempt."""
+    ran: list[str] = []
+    attempts: list[Transaction] = []
+
+    async def work(tx: Transaction) -> None:
+        attempts.append(tx)
+        number = len(attempts)
+        tx.on_rollback(lambda: ran.append(f"{number} rolled back"))
+        tx.on_rollback(lambda: ran.append(f"{number} cleaned up"), retried=True)
+        tx.on_commit(lambda: ran.append(f"{number} committed"))
+        if number < 3:
+            busy = sqlite3.OperationalError("database is locked")
+            busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise busy if number == 1 else ValueError
+
+    async with Pool(f"sqlite:///{tmp_path}/test.db") as pool:
+        with pytest.raises(ValueError):
+            await pool.run(work)
+        await pool.run(work)
+    assert ran == ["1 cleaned up", "2 rolled back", "2 cleaned up", "3 committed"]
+
+
+async def test_the_root_of_a_savepoint(tmp_path: Path) -> None:
+    """It is the transaction that the savepoint is in, not another that happens to be open."""
+    async with Pool(f"sqlite:///{tmp_path}/a.db") as pool, pool.transaction(readonly=True) as outer:
+        async with pool.transaction(independent=True, readonly=True) as other:
+            async with other.transaction() as inner, inner.transaction() as innermost:
+                assert innermost.root is inner.root is other.root is other
+                assert other.outer is outer
+        assert outer.root is outer

@@ -22,7 +22,8 @@ class Hooks:
         self.before: list[Hook] = []
         self.committed: list[tuple[Hook, bool]] = []
         """Each with whether it is also owed to an unknown end."""
-        self.rolled_back: list[Hook] = []
+        self.rolled_back: list[tuple[Hook, bool]] = []
+        """Each with whether it is also owed to an end after which all is run again."""
 
     def take_over(self, released: Hooks) -> None:
         """Add those of a savepoint that was released."""
@@ -30,10 +31,10 @@ class Hooks:
         self.committed += released.committed
         self.rolled_back += released.rolled_back
 
-    def owed(self, outcome: Literal["commit", "rollback", "unknown"]) -> list[Hook]:
-        """Return what to call after the end."""
-        if outcome == "rollback":
-            return self.rolled_back
+    def owed(self, outcome: Literal["commit", "rollback", "retry", "unknown"]) -> list[Hook]:
+        """Return what to call after the end; a retry is a rollback after which all is run again."""
+        if outcome in ("rollback", "retry"):
+            return [hook for hook, retried in self.rolled_back if retried or outcome == "rollback"]
         return [hook for hook, unknown in self.committed if unknown or outcome == "commit"]
 
     async def run_before(self) -> None:

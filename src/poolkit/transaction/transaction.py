@@ -105,6 +105,11 @@ class Transaction:
         return self._outer
 
     @property
+    def root(self) -> Transaction:
+        """The transaction that this one is a savepoint in; itself if it is none."""
+        return self if self._parent is None else self._parent.root
+
+    @property
     def state(self) -> State:
         """Where it stands."""
         return self._state
@@ -183,10 +188,13 @@ class Transaction:
         self._use()
         self._hooks.committed.append((fn, unknown))
 
-    def on_rollback(self, fn: Hook) -> None:
-        """Call ``fn()`` after the rollback of the whole transaction, as `on_commit` does."""
+    def on_rollback(self, fn: Hook, *, retried: bool = False) -> None:
+        """Call ``fn()`` after the rollback of the whole transaction, as `on_commit` does.
+
+        With ``retried`` also when `Pool.run` is about to run it again.
+        """
         self._use()
-        self._hooks.rolled_back.append(fn)
+        self._hooks.rolled_back.append((fn, retried))
 
     # -- entering and leaving -----------------------------------------------------------------
 
@@ -385,7 +393,7 @@ class Transaction:
     def _owed(self, end: _End) -> list[Hook]:
         again = self.drop_hooks_if
         if end.outcome == "rollback" and end.error and again is not None and again(end.error):
-            return []
+            return self._hooks.owed("retry")
         return self._hooks.owed(end.outcome)
 
     # -- checks -------------------------------------------------------------------------------
