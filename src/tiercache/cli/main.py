@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from tiercache.cli.demo import command as demo
+from tiercache.cli.simulate import command as simulate
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,4 +30,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tiercache {tiercache.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     demo.add_to(commands)
+    simulate.add_to(commands)
     return parser

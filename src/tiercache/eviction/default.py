@@ -1,133 +1,175 @@
-"""S3-FIFO: three queues, and nothing to do on a hit but count.
+"""W-TinyLFU with a window whose share is elected, and nothing to do on a hit but count.
 
-After Yang, Zhang, Qiu, Yue and Vigfusson, "FIFO queues are all you need for cache eviction",
-SOSP 2023 (https://doi.org/10.1145/3600006.3613147). Most entries are never asked for again. So a
-new one enters a *small* queue of a tenth of the cache and leaves it soon, for good unless it was
-hit more than once; the *main* queue is for those that were, and each hit there buys another round.
-A *ghost* remembers the keys of those that left: who comes back while still remembered was put out
-too early and goes straight to main.
+No fixed order of eviction fits all: where what is new is what is asked for, a filter by frequency
+loses to plain LRU, and where a loop or a scan is larger than the cache, LRU keeps nothing at all.
+`Windowed` is both and what lies between, by the share of its window. Which share is best for what
+is asked for lately is found by an `Election` among miniatures of the cache.
 
-The ghost is no queue here but two sets of hashes, the keys of late and those before them, which are
-dropped together. Against an exact queue that costs 0.2 points of hit ratio at worst, on any of nine
-traces, and takes half the time and a third of the memory.
-
-A cache that is full for the first time takes all it holds for its main queue: nobody has been on
-probation yet. Without that, a loop of several times its size would hit next to nothing.
+The miniatures need to know of hits, and of their order, which the hot path does not report: it
+counts in ``slot.visited``. So those slots of which the election wants to know are looked at when
+their turn comes, one of them at every eviction, which is often: they are a hundred or so.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from typing import Final
 
 from tiercache.entry import Slot
+from tiercache.eviction.election import FIRST, SHARES, Election
+from tiercache.eviction.windowed import Windowed
 
-SMALL_SHARE: Final = 0.1
-"""Share of what is held that the small queue may take before it is the one to evict from."""
+SAMPLE: Final = 128
+"""Entries that a miniature holds at most. With half as many the choice errs more often (0.2 % of
+the hits); twice as many are hardly better."""
 
-PROMOTED: Final = 2
-"""Hits in the small queue that bring a slot to main."""
+DENSEST: Final = 3
+"""A miniature takes one key of 2 ** 3 or fewer, in a small cache too: it bounds the cost."""
 
-ROUNDS: Final = 3
-"""Rounds through main that hits can buy, however many they are."""
+_SHIFTED: Final = 46
+"""Where in a digest the bits are by which keys are chosen, away from those a sketch looks at."""
 
-PATIENCE: Final = 1_000
-"""Slots that may be given another round before one leaves regardless: bounds a single eviction to
-a fraction of a millisecond when everything is popular. A tenth of it costs no hits on any trace."""
+_WIDEST: Final = 16
 
 
-class S3FIFO:
-    """Evicts by S3-FIFO. The hot path counts hits in ``slot.visited``, without a lock or a limit.
+class Adaptive(Windowed[Slot]):
+    """The default order of eviction. Shares are of cost: they hold in entries as well as in bytes.
 
-    Queue shares are shares of cost, so they hold in entries as well as in bytes. The queues are
-    ordered dicts because a slot that is invalidated leaves from the middle.
+    Digests are `hash`, which differs from process to process: nobody can choose keys to collide,
+    and two runs over one trace differ a little.
     """
 
     touch = None
 
     def __init__(self) -> None:
-        self._small: OrderedDict[str, Slot] = OrderedDict()
-        self._main: OrderedDict[str, Slot] = OrderedDict()
-        self._ghost: set[int] = set()
-        self._older_ghost: set[int] = set()
-        self._small_cost = 0
-        self._held = 0
+        super().__init__(SHARES[FIRST])
+        self._election: Election | None = None
+        self._places: set[int] = set()
+        self._watched: deque[str] = deque()
+        self._seen: dict[str, int] = {}
+        self._sample(DENSEST)
 
     def add(self, slot: Slot) -> None:
-        """Take a slot in: at the end of main if its key is remembered, else of small."""
+        """Take a slot in: to main if it left from there without being evicted, else as new."""
+        key = slot.key
+        digest = hash(key)
         slot.visited = 0
-        self._held += slot.cost
-        digest = hash(slot.key)
-        if digest in self._ghost or digest in self._older_ghost:
-            self._ghost.discard(digest)
-            self._older_ghost.discard(digest)
-            self._main[slot.key] = slot
+        self.cost += slot.cost
+        if self._places and digest in self._places:
+            self._places.remove(digest)
+            self._main[key] = slot
         else:
-            self._small[slot.key] = slot
-            self._small_cost += slot.cost
-
-    def replace(self, old: Slot, new: Slot) -> None:
-        """Give the new slot the old one's queue, place and hits."""
-        new.visited = old.visited
-        self._held += new.cost - old.cost
-        if new.key in self._main:
-            self._main[new.key] = new
-        else:
-            self._small[new.key] = new
-            self._small_cost += new.cost - old.cost
+            self._window[key] = slot
+            self._window_cost += slot.cost
+        if not digest & self._unsampled:
+            self._watch(key)
+            self._seen[key] = 0
+            if self._election is not None:
+                self._ask(digest, slot.cost, 1)
+            if len(self._seen) > 2 * max(SAMPLE, len(self) >> self._shift):
+                # It has grown, or what was watched has left without an eviction.
+                if self._election is None:
+                    self._resample()
+                else:
+                    self._open(self._election.elected)
 
     def discard(self, slot: Slot) -> None:
-        """Forget a slot; one that had earned its place finds it again when it comes back."""
-        self._held -= slot.cost
-        if self._main.pop(slot.key, None) is None:
-            del self._small[slot.key]
-            self._small_cost -= slot.cost
-            if slot.visited < PROMOTED:
-                return
-        self._remember(slot)
+        """Forget a slot that leaves for another reason; one of main finds its place again."""
+        key = slot.key
+        self.cost -= slot.cost
+        if self._window.pop(key, None) is not None:
+            self._window_cost -= slot.cost
+            return
+        del self._main[key]
+        if 2 * len(self._places) > len(self._main):
+            self._places.clear()
+        self._places.add(hash(key))
 
     def victim(self) -> Slot:
-        """Take out the first slot, of whichever queue is to give, that has no hits to spend."""
-        if not self._main:
-            # Full for the first time.
-            self._small, self._main = self._main, self._small
-            self._small_cost = 0
-        small, main = self._small, self._main
-        patience = PATIENCE
-        while True:
-            patience -= 1
-            if self._small_cost >= SMALL_SHARE * self._held:
-                key, slot = small.popitem(last=False)
-                self._small_cost -= slot.cost
-                if slot.visited >= PROMOTED and patience > 0:
-                    slot.visited = 0
-                    main[key] = slot
-                    continue
-                self._remember(slot)
+        """Take out the slot that has to go; look at one whose hits the miniatures wait for."""
+        if self._election is None:
+            self._open(FIRST)
+        elif self._watched:
+            key = self._watched.popleft()
+            slot = self.find(key)
+            if slot is None:
+                del self._seen[key]
             else:
-                key = next(iter(main))
-                slot = main[key]
-                if slot.visited > 0 and patience > 0:
-                    slot.visited = min(slot.visited, ROUNDS) - 1
-                    main.move_to_end(key)
-                    continue
-                del main[key]
-            self._held -= slot.cost
-            return slot
+                self._watched.append(key)
+                hits = slot.visited
+                if hits != self._seen[key]:
+                    self._tell(slot, hits)
+        return super().victim()
 
     def settle(self) -> None:
         """Do nothing: hits are counted where they happen."""
 
     def clear(self) -> None:
-        """Forget everything, what left before included."""
-        self._small.clear()
-        self._main.clear()
-        self._ghost.clear()
-        self._older_ghost.clear()
-        self._small_cost = self._held = 0
+        """Forget everything, what left before and what was learnt included."""
+        super().clear()
+        self.share = SHARES[FIRST]
+        self._election = None
+        self._places.clear()
+        self._watched.clear()
+        self._seen.clear()
+        self._told = None
+        self._sample(DENSEST)
 
-    def _remember(self, slot: Slot) -> None:
-        """Note the key of a slot that left; half as many as are held make one generation."""
-        self._ghost.add(hash(slot.key))
-        if 2 * len(self._ghost) > len(self._small) + len(self._main):
-            self._older_ghost, self._ghost = self._ghost, set()
+    def _give_round(self, slot: Slot, left: int) -> None:
+        """Pass on the hits of a slot whose count is about to be lowered."""
+        if not hash(slot.key) & self._unsampled:
+            self._tell(slot, left)
+
+    def _tell(self, slot: Slot, left: int) -> None:
+        """Ask the miniatures for a slot as often as it was hit since the last time."""
+        key = slot.key
+        times = slot.visited - self._watch(key)
+        self._seen[key] = left
+        if times > 0:
+            self._ask(hash(key), slot.cost, times)
+
+    def _watch(self, key: str) -> int:
+        """See to it that a key gets its turn; return the hits that have been told of."""
+        seen = self._seen.get(key)
+        if seen is None:
+            self._watched.append(key)
+            return 0
+        return seen
+
+    def _ask(self, digest: int, cost: int, times: int) -> None:
+        election = self._election
+        assert election is not None
+        if election.request(digest, cost, times, self.cost >> self._shift):
+            self.share = election.share
+            if abs(self._fit() - self._shift) > 1:  # large values have given way to small ones
+                self._open(election.elected)
+
+    def _open(self, elected: int) -> None:
+        """Begin with new miniatures, which know what is held of the sample."""
+        self._resample()
+        self._election = Election(elected)
+        self._told = self._give_round
+        for key in list(self._watched):
+            slot = self.find(key)
+            if slot is not None:
+                self._ask(hash(key), slot.cost, 1)
+
+    def _resample(self) -> None:
+        """Choose as many keys as suit what is held, and watch no others, nor any that have left."""
+        self._sample(self._fit())
+        kept = [
+            key
+            for key in self._watched
+            if not hash(key) & self._unsampled and self.find(key) is not None
+        ]
+        self._seen = {key: self._seen[key] for key in kept}
+        self._watched = deque(kept)
+
+    def _fit(self) -> int:
+        """Return how many bits of a digest to choose by, for as many as are held."""
+        surplus = (len(self) - 1) // SAMPLE
+        return min(max(surplus.bit_length(), DENSEST), _WIDEST)
+
+    def _sample(self, shift: int) -> None:
+        self._shift = shift
+        self._unsampled = (1 << shift) - 1 << _SHIFTED

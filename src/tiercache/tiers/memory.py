@@ -28,8 +28,8 @@ class MemoryTier:
     with everything it refers to, its key and the tier's own structures: measured where a value is
     stored, and estimated once it has some thousand parts. A value that alone is larger is not kept.
 
-    ``eviction`` chooses what leaves when a bound is reached: ``"default"`` (S3-FIFO, the best hit
-    ratio for most workloads), ``"lru"``, ``"lfu"`` with counts that age, ``"ttl"`` (least recently
+    ``eviction`` chooses what leaves when a bound is reached: ``"default"`` (a W-TinyLFU that adapts
+    to what is asked for), ``"lru"``, ``"lfu"`` with counts that age, ``"ttl"`` (least recently
     used), or an empty instance of a ``cachetools`` cache, whose own ``maxsize`` then bounds the
     tier too. If it has a ``ttl``, that decides when a value makes room; how long a value may be
     served is for the cache's ttl to say. Expired entries leave before live ones, in any order.
@@ -179,9 +179,14 @@ class MemoryTier:
 
     def _sweep(self, now: float, limit: int) -> int:
         due = self._expiry.due(now, limit)
-        for slot in due:
-            self._order.discard(slot)
-            self._left(slot, "expired")
+        if due:
+            table, discard = self._table, self._order.discard
+            for slot in due:
+                discard(slot)
+                if table.get(slot.key) is slot:  # else a user's order has reported it before
+                    del table[slot.key]
+                    self._bytes -= slot.cost
+                    self._retire(slot, "expired")
         return len(due)
 
     def _left(self, slot: Slot, reason: str | None) -> None:
@@ -208,9 +213,9 @@ def _order(eviction: str) -> Eviction:
     """Make the order by its name; cachetools is loaded only for those that need it."""
     match eviction:
         case "default":
-            from tiercache.eviction.default import S3FIFO
+            from tiercache.eviction.default import Adaptive
 
-            return S3FIFO()
+            return Adaptive()
         case "lru":
             from tiercache.eviction.lru import LRU
 
