@@ -6,11 +6,13 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 VENV ?= .venv
 # Not `PYTHON`: that one chooses the interpreter the environment is made with.
 RUN := $(VENV)/bin/python -m
+# Each worker has servers of its own; more than four would wait for the disk.
+PYTEST := $(RUN) pytest -q --numprocesses auto --maxprocesses 4 --dist worksteal
 PIP := $(RUN) pip install -qq --disable-pip-version-check
 # As pip does for a package that is not editable: also where Python is told to write no bytecode.
 COMPILE := $(RUN) compileall -q src
 
-.PHONY: help demo test check bench format clean servers mutants soak soak-pool
+.PHONY: help demo test check bench bench-check format clean servers mutants soak soak-pool soak-coherence model
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -19,7 +21,7 @@ demo: $(VENV)/.demo  ## Run the tour: three tiers, a commit that invalidates, sp
 	@$(RUN) tiercache demo
 
 test: $(VENV)/.dev servers  ## Run every test on private servers; ARGS="-k name" chooses
-	@$(RUN) pytest -q $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 check: $(VENV)/.dev servers  ## Run what CI runs: format, lint, types, import contracts, tests
 	@$(RUN) ruff format --quiet --check . || { echo "Run: make format" >&2; exit 1; }
@@ -28,19 +30,27 @@ check: $(VENV)/.dev servers  ## Run what CI runs: format, lint, types, import co
 	@test ! -d tests/typing || $(RUN) mypy tests/typing
 	@test ! -d tests/typing || $(RUN) pyright --pythonpath $(VENV)/bin/python
 	@$(VENV)/bin/lint-imports --no-logo
-	@$(RUN) pytest -q
+	@$(PYTEST)
 
 mutants: $(VENV)/.dev servers  ## Take out one mechanism at a time and see its tests fail; ARGS="--only name"
 	@$(RUN) tests.mutants.run $(ARGS)
 
-SECONDS ?= 300
-soak: soak-pool  ## Check every outcome through minutes of faults, cancellations and restarts; SECONDS=300
+soak: soak-pool soak-coherence  ## Check every outcome and every read through minutes of faults and kills; SECONDS=n for each
 
 soak-pool: $(VENV)/.dev servers
-	@$(RUN) tests.soak.pool --seconds $(SECONDS) $(ARGS)
+	@$(RUN) tests.soak.pool --seconds $(or $(SECONDS),300) $(ARGS)
+
+soak-coherence: $(VENV)/.dev servers
+	@$(RUN) tests.coherence.soak --seconds $(or $(SECONDS),600) $(ARGS)
+
+model: $(VENV)/.dev  ## Explore the coherence protocol, step by step and with each part taken out
+	@$(RUN) tests.coherence.model $(ARGS)
 
 bench: $(VENV)/.bench servers  ## Measure against the rivals, in the same run
 	@$(RUN) benchmarks $(ARGS)
+
+bench-check: $(VENV)/.bench servers  ## Measure, and say what got slower than 1.1 times the baseline
+	@$(RUN) benchmarks --check $(ARGS)
 
 format: $(VENV)/.dev  ## Put the code in the form that `make check` asks for
 	@$(RUN) ruff check --quiet --fix --exit-zero .

@@ -214,8 +214,14 @@ class Pool:
 
         ``timeout`` (seconds) bounds the wait; by default ``close_timeout``.
         """
-        if self._opening is not None:
-            await asyncio.wait((self._opening,))
+        opening = self._opening
+        if opening is not None:
+            try:
+                await asyncio.wait((opening,))
+            except asyncio.CancelledError:
+                opening.cancel()  # a server that does not answer: nobody else would end it
+                await asyncio.wait((opening,))
+                raise
         broker = self._broker
         if broker is None:
             return

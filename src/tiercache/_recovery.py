@@ -3,8 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 _LIMIT = 10_000
+
+
+class Names(Protocol):
+    """What a change or an event names."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys."""
+        ...
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Tags."""
+        ...
+
+    @property
+    def everything(self) -> bool:
+        """Whether it is all there is."""
+        ...
 
 
 class Recovery:
@@ -15,19 +35,22 @@ class Recovery:
     guarded by the caller's lock where it changes anything.
     """
 
-    __slots__ = ("_everything", "_keys", "_number", "_tags")
+    __slots__ = ("_everything", "_held", "_keys", "_number", "_tags")
 
     def __init__(self) -> None:
         self._keys: dict[str, int] = {}
         self._tags: dict[str, int] = {}
         self._everything = 0
         self._number = 0
+        self._held: dict[object, Names] = {}
 
     def __bool__(self) -> bool:
         return bool(self._keys or self._tags or self._everything)
 
     def covers(self, key: str, tags: Iterable[str] | None) -> bool:
         """Whether the key or one of its tags waits; with unknown tags, whether any tag does."""
+        if self._held and any(_names(held, key, tags) for held in self._held.values()):
+            return True
         if not self:
             return False
         if self._everything or key in self._keys:
@@ -36,15 +59,35 @@ class Recovery:
             return bool(self._tags)
         return any(tag in self._tags for tag in tags)
 
-    def add(self, keys: Iterable[str], tags: Iterable[str], *, everything: bool = False) -> None:
+    def hold(self, holder: object, names: Names) -> None:
+        """Cover these as well until the holder lets go; there is nothing to repeat for them."""
+        self._held = {**self._held, holder: names}  # `covers` reads it without the lock
+
+    def let_go(self, holder: object) -> None:
+        """End a hold."""
+        self._held = {each: names for each, names in self._held.items() if each is not holder}
+
+    def add(self, names: Names) -> None:
         """Remember what could not be invalidated."""
         self._number += 1
-        self._keys.update(dict.fromkeys(keys, self._number))
-        self._tags.update(dict.fromkeys(tags, self._number))
-        if everything or len(self._keys) + len(self._tags) > _LIMIT:
+        self._keys.update(dict.fromkeys(names.keys, self._number))
+        self._tags.update(dict.fromkeys(names.tags, self._number))
+        if names.everything or len(self._keys) + len(self._tags) > _LIMIT:
             self._everything = self._number
             self._keys.clear()
             self._tags.clear()
+
+    def has(self, names: Names) -> bool:
+        """Whether all of this is remembered already."""
+        if self._everything:
+            return True
+        known = all(key in self._keys for key in names.keys)
+        return not names.everything and known and all(tag in self._tags for tag in names.tags)
+
+    @property
+    def number(self) -> int:
+        """How often something was added; what is added from now on has a higher number."""
+        return self._number
 
     def pending(self) -> tuple[int, tuple[str, ...], tuple[str, ...], bool]:
         """Return a number for `done`, the keys, the tags, and whether it is everything."""
@@ -57,14 +100,24 @@ class Recovery:
         if self._everything <= number:
             self._everything = 0
 
-    def settle(self, keys: Iterable[str], tags: Iterable[str], *, everything: bool = False) -> None:
-        """Forget what somebody has invalidated completely since."""
+    def settle(self, names: Names, number: int) -> None:
+        """Forget what a complete invalidation that began at this number has done; later ones stay.
+
+        An invalidation that began earlier than the one that failed may have done its part before
+        the change that the failed one tells of.
+        """
         if not self:
             return
-        if everything:
-            self.done(self._number)
+        if names.everything:
+            self.done(number)
             return
-        for key in keys:
-            self._keys.pop(key, None)
-        for tag in tags:
-            self._tags.pop(tag, None)
+        for mine, named in ((self._keys, names.keys), (self._tags, names.tags)):
+            for name in named:
+                if mine.get(name, number + 1) <= number:
+                    del mine[name]
+
+
+def _names(names: Names, key: str, tags: Iterable[str] | None) -> bool:
+    if names.everything or key in names.keys:
+        return True
+    return bool(names.tags) if tags is None else any(tag in names.tags for tag in tags)

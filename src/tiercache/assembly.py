@@ -14,16 +14,17 @@ from tiercache._clock import Clock
 from tiercache._portal import Portal
 from tiercache._recovery import Recovery
 from tiercache.background import Background
-from tiercache.callers import TaskCaller, ThreadCaller
+from tiercache.callers import Caller, TaskCaller, ThreadCaller
 from tiercache.codec import Sealer
 from tiercache.engine import Engine
 from tiercache.errors import PolicyError
 from tiercache.figures import CacheFigures
 from tiercache.happenings import Happenings
 from tiercache.invalidation import Invalidation
+from tiercache.lease import Leases
 from tiercache.loading import Loading
 from tiercache.local import Local
-from tiercache.outbox import Outbox
+from tiercache.outbox import Outbox, OutboxTable, Relay
 from tiercache.stats import LEVELS
 from tiercache.telemetry.observer import Observer
 from tiercache.tiers.base import RemoteTier
@@ -33,7 +34,10 @@ from tiercache.urls import tier_from_url
 from tiercache.writing import Writing
 
 if TYPE_CHECKING:
+    from poolkit import Pool
     from tiercache.bus.base import Bus
+    from tiercache.strict import Strict
+    from tiercache.tiers.strict import GuardedStrict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,12 @@ class Settings:
     portal: Portal
     figures: CacheFigures
     happenings: Happenings
+    outboxes: list[OutboxTable]
+    """In the databases it was given; `Cache.watch` may add one."""
+
+
+OUTBOX_TIMEOUT = 1.0
+"""Seconds for one operation on an outbox that is in no tier's database."""
 
 
 class Parts:
@@ -64,7 +74,7 @@ class Parts:
         local = self.local = Local(settings.memory, clock, figures.tally.evicted)
         self.task_caller = TaskCaller(local.flights)
         self.thread_caller = ThreadCaller(local.flights, portal)
-        recovery = Recovery()
+        recovery = self.recovery = Recovery()
         guarded = self.guarded = [
             GuardedTier(
                 remote,
@@ -77,13 +87,39 @@ class Parts:
             for remote in settings.remotes
         ]
         figures.guarded = guarded
+        leases = self.leases = Leases(
+            local, guarded, settings.bus, source, clock, portal, self.task_caller
+        )
         loading = Loading(
-            local, guarded, settings.sealer, recovery, clock, observer, settings.bus_timeout
+            local, guarded, settings.sealer, recovery, clock, observer, settings.bus_timeout, leases
         )
-        invalidation = Invalidation(
-            source, local, guarded, settings.bus, recovery, figures.tally, clock, observer
+        invalidation = self.invalidation = Invalidation(
+            source, local, guarded, settings.bus, recovery, figures.tally, clock, observer, leases
         )
-        outbox = Outbox(local)
+        relay = self.relay = Relay(
+            tables=settings.outboxes,
+            source=source,
+            local=local,
+            tiers=guarded,
+            invalidation=invalidation,
+            recovery=recovery,
+            deliver=settings.happenings.hear,
+            portal=portal,
+            caller=self.task_caller,
+        )
+        invalidation.keep = relay.keep
+        outbox = self.outbox = Outbox(
+            local,
+            settings.outboxes,
+            source,
+            relay,
+            needed=bool(guarded) or settings.bus is not None,
+        )
+        strict = self.strict = strict_of(
+            settings, guarded, local, recovery, invalidation, leases, self.task_caller
+        )
+        if strict is not None:
+            outbox.sealing = strict.seal
         self.engine = Engine(
             local=local,
             tiers=guarded,
@@ -92,17 +128,19 @@ class Parts:
             outbox=outbox,
             clock=clock,
             observer=observer,
+            strict=strict,
         )
         self.writing = Writing(
             local=local,
             tiers=guarded,
             sealer=settings.sealer,
             loading=loading,
+            leases=leases,
             invalidation=invalidation,
             outbox=outbox,
-            recovery=recovery,
             clock=clock,
             at_commit=self.task_caller,
+            strict=strict,
         )
         settings.happenings.connect(self.writing)
         self.background = Background(
@@ -113,6 +151,8 @@ class Parts:
             bus=settings.bus,
             bus_timeout=settings.bus_timeout,
             invalidation=invalidation,
+            relay=relay,
+            leases=leases,
             happenings=settings.happenings,
             clock=clock,
             observer=observer,
@@ -121,6 +161,46 @@ class Parts:
 
     def _restored(self) -> None:
         self.background.restored()
+
+
+def strict_of(
+    settings: Settings,
+    guarded: Sequence[GuardedTier],
+    local: Local,
+    recovery: Recovery,
+    invalidation: Invalidation,
+    leases: Leases,
+    caller: Caller,
+) -> Strict | None:
+    """Return what answers strict reads; None without a tier that can."""
+    if not guarded:
+        return None
+    from tiercache.strict import Databases, StrictLoading, strict_upon
+
+    def loading(tier: GuardedStrict) -> StrictLoading:
+        return StrictLoading(
+            local,
+            tier,
+            settings.sealer,
+            recovery,
+            settings.clock,
+            settings.observer,
+            settings.bus_timeout,
+            leases,
+        )
+
+    return strict_upon(
+        guarded,
+        Databases(settings.remotes, settings.outboxes),
+        loading,
+        name=settings.figures.name,
+        local=local,
+        recovery=recovery,
+        invalidation=invalidation,
+        clock=settings.clock,
+        portal=settings.portal,
+        caller=caller,
+    )
 
 
 def sorted_tiers(
@@ -149,31 +229,45 @@ def sorted_tiers(
     return memory, [tier for tier in tiers if not isinstance(tier, MemoryTier)]
 
 
-def chosen_bus(
-    given: Bus | Literal["auto"] | None, remotes: Sequence[RemoteTier], name: str
-) -> Bus | None:
-    """Return the bus that was given, or the first that a tier can carry."""
+def chosen_outboxes(
+    given: Pool | Literal["auto"] | None, remotes: Sequence[RemoteTier], name: str
+) -> list[OutboxTable]:
+    """Return the outboxes of the pool that was given, or of the databases of the tiers."""
     if given is None:
-        return None
-    if given == "auto":
-        for remote in remotes:
-            if remote.kind == "redis":
-                from tiercache.bus.redis import RedisBus
-                from tiercache.tiers.redis import RedisTier
+        return []
+    if given != "auto" and not hasattr(given, "transaction"):
+        raise PolicyError(f'outbox={given!r} is refused; accepted: "auto", None or a poolkit Pool')
+    found: list[OutboxTable] = []
+    for remote in remotes:
+        if remote.kind == "database":
+            from tiercache.tiers.database import DatabaseTier
 
-                assert isinstance(remote, RedisTier)
-                return RedisBus(remote.server, name)
-        return None
-    if not hasattr(given, "publish") or not hasattr(given, "run"):
-        raise PolicyError(f'bus={given!r} is refused; accepted: "auto", None or a bus')
-    return given
+            if isinstance(remote, DatabaseTier) and not remote.place.private:
+                found.append(
+                    OutboxTable(
+                        remote.pool,
+                        remote.place,
+                        remote.tables,
+                        name,
+                        timeout=remote.timeout,
+                        own_place=False,
+                    )
+                )
+    if given != "auto" and not any(table.serves(given) for table in found):
+        found += outbox_of(given, name)
+    return found
 
 
-def check_outbox(given: object) -> None:
-    """Refuse what has no transactions."""
-    if given is None or given == "auto" or hasattr(given, "transaction"):
-        return
-    raise PolicyError(f'outbox={given!r} is refused; accepted: "auto", None or a poolkit Pool')
+def outbox_of(pool: Pool, name: str) -> list[OutboxTable]:
+    """Return the outbox in a pool's database; none where nobody else could read it."""
+    from tiercache._sql.names import Tables
+    from tiercache._sql.places import place_of
+
+    place = place_of(pool, OUTBOX_TIMEOUT, 1)
+    if place.private:
+        return []
+    tables = Tables.of("tiercache")
+    return [OutboxTable(pool, place, tables, name, timeout=OUTBOX_TIMEOUT, own_place=True)]
 
 
 def observer_of(

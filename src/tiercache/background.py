@@ -17,7 +17,9 @@ from tiercache.errors import TierError
 from tiercache.events import Event
 from tiercache.happenings import Happenings
 from tiercache.invalidation import Invalidation
+from tiercache.lease import Leases
 from tiercache.local import Local
+from tiercache.outbox import Relay
 from tiercache.telemetry.observer import Observer
 from tiercache.tiers.guarded import GuardedTier
 
@@ -43,6 +45,8 @@ class Background:
         bus: Bus | None,
         bus_timeout: float,
         invalidation: Invalidation,
+        relay: Relay,
+        leases: Leases,
         happenings: Happenings,
         clock: Clock,
         observer: Observer,
@@ -55,6 +59,9 @@ class Background:
         self._bus = bus
         self._bus_timeout = bus_timeout
         self._invalidation = invalidation
+        self._relay = relay
+        self._leases = leases
+        self._relaying = False
         self._happenings = happenings
         self._clock = clock
         self._observer = observer
@@ -78,6 +85,15 @@ class Background:
             self._portal.spawn(self._prune)
         if self._tiers or self._bus is not None:
             self._portal.spawn(self._finish)
+        if self._leases.tier is not None:
+            self._portal.spawn(self._leases.keep)
+        self.relay_rows()
+
+    def relay_rows(self) -> None:
+        """Start the relay if there is an outbox and it does not run yet."""
+        if self._relay.tables and not self._relaying:
+            self._relaying = True
+            self._portal.spawn(self._relay.run)
 
     # -- the bus ------------------------------------------------------------------------------
 
@@ -86,6 +102,7 @@ class Background:
         if event.source == self._source:
             return
         self._invalidation.apply(event)
+        self._leases.heard(event)
         self._observer.bus_event(max(self._clock.time() - event.at, 0.0))
         if event.name is not None:
             self._portal.spawn(lambda: self._happenings.hear(event, self._caller))
@@ -96,9 +113,11 @@ class Background:
             self._invalidation.gap(reason)
         else:
             self._local.void_all()
+        self._leases.wake_all()
 
     def stirred(self) -> None:
         """Look into the outbox."""
+        self._relay.stirred()
 
     def connected(self, connected: bool) -> None:
         """Trust L1 for ``bus_timeout`` after what the bus has proven last.
@@ -112,6 +131,7 @@ class Background:
             until = self._clock.monotonic() - age + self._bus_timeout
         with self._local.lock:
             self._local.gate.trust(until)
+        self._leases.connected(connected)
         if connected:
             self._local.flights.finish(self.hello, None)
 

@@ -12,8 +12,7 @@ from tiercache._portal import Portal
 from tiercache.assembly import (
     Parts,
     Settings,
-    check_outbox,
-    chosen_bus,
+    chosen_outboxes,
     observer_of,
     sorted_tiers,
 )
@@ -31,6 +30,8 @@ from tiercache.stats import CacheStats
 from tiercache.sync import SyncCache
 from tiercache.tiers.base import RemoteTier
 from tiercache.tiers.memory import MemoryTier
+from tiercache.transport import chosen_bus
+from tiercache.watch import Watch
 
 if TYPE_CHECKING:
     from poolkit import Pool
@@ -53,7 +54,8 @@ class Cache:
     the entries of two caches on one server apart, and names the cache in telemetry.
 
     - ``bus``: how processes hear of invalidations; ``"auto"`` takes the first tier that can carry
-      it, None goes without.
+      it (Redis, PostgreSQL, a SQLite file), or the database of ``outbox`` if there is no such tier.
+      A URL or a `poolkit.Pool` names another place, None goes without.
     - ``outbox``: the `poolkit.Pool` whose transactions carry invalidations; ``"auto"`` takes those
       of the tiers.
     - ``policy``: the defaults of every function.
@@ -76,7 +78,7 @@ class Cache:
         self,
         *tiers: MemoryTier | RemoteTier | str,
         name: str = "default",
-        bus: Bus | Literal["auto"] | None = "auto",
+        bus: Bus | Pool | str | None = "auto",
         outbox: Pool | Literal["auto"] | None = "auto",
         policy: CachePolicy | None = None,
         codec: Codec | Sealer | str | None = None,
@@ -92,11 +94,10 @@ class Cache:
             raise PolicyError(f"name={name!r} is refused; accepted: a text that is not empty")
         if policy is not None and not isinstance(policy, CachePolicy):
             raise PolicyError(f"policy={policy!r} is refused; accepted: CachePolicy(...)")
-        check_outbox(outbox)
         memory, remotes = sorted_tiers(tiers)
         for remote in remotes:
             remote.bind(name)
-        chosen = chosen_bus(bus, remotes, name)
+        chosen = chosen_bus(bus, remotes, outbox, name)
         settings = Settings(
             memory=memory,
             remotes=remotes,
@@ -108,12 +109,14 @@ class Cache:
             portal=Portal(name),
             figures=CacheFigures(name, memory, None if chosen is None else self._bus_connected),
             happenings=Happenings(),
+            outboxes=chosen_outboxes(outbox, remotes, name),
         )
         self._figures = settings.figures
         self._happenings = settings.happenings
         self._life = Life(settings, CachePolicy() if policy is None else policy)
         self._operations = Operations(self._life, self._figures.own)
-        self._sync = SyncCache(self._life, self._operations, self._happenings)
+        self._watch = Watch(self._life)
+        self._sync = SyncCache(self._life, self._operations, self._happenings, self._watch)
         settings.observer.watch(self._figures)
 
     # -- decorating ---------------------------------------------------------------------------
@@ -238,6 +241,7 @@ class Cache:
 
         When it returns, this process reads no older value, and nobody does from a tier that was
         reached. True when all were; else the rest is finished as soon as the tier answers again.
+        Where somebody reads strictly under this cache's name, `TierError` stands for False.
         Inside a poolkit transaction of this task it takes effect if and when that commits.
         """
         return await self._operations.invalidate(self._life.task_caller, keys, tags)
@@ -273,6 +277,39 @@ class Cache:
         if self._life.settings.bus is not None:
             self._life.ready()
         return self._happenings.subscribe(event, handler)
+
+    async def watch(
+        self, pool: Pool, table: str, *, tags: Sequence[str] = (), keys: Sequence[str] = ()
+    ) -> None:
+        """Invalidate when rows of a table change, whoever changes them, in every process.
+
+        Templates are filled from the columns of each row that is inserted, updated (as it was and
+        as it is) or deleted; TRUNCATE clears the cache. Triggers write it down in the transaction
+        that changes the row, so it happens if and when that commits.
+
+        To be called at start-up, by every process: what is in place is left alone without a lock,
+        other templates replace those of the call before. ``table`` is written as in SQL
+        (``"app.users"``, ``'"Users"'``). Not inside a transaction.
+
+        Raises `KeyTemplateError` for templates and columns that cannot be meant, `PolicyError` for
+        what is no table, `TierError` when the database refuses or cannot be reached; `watch_sql`
+        is the way out for a role without the rights.
+        """
+        await self._watch.watch(pool, table, tags, keys)
+
+    async def unwatch(self, pool: Pool, table: str) -> None:
+        """Take away what `watch` has put in place, for all processes; raises as `watch` does."""
+        await self._watch.unwatch(pool, table)
+
+    async def watch_sql(
+        self, pool: Pool, table: str, *, tags: Sequence[str] = (), keys: Sequence[str] = ()
+    ) -> str:
+        """Return the statements that `watch` would run, for somebody with the rights to run.
+
+        Nothing is changed. Where they have been run, `watch` with the same templates finds all in
+        place and needs no right but to read the catalog.
+        """
+        return await self._watch.sql(pool, table, tags, keys)
 
     # -- the rest -----------------------------------------------------------------------------
 

@@ -17,7 +17,9 @@ from tiercache.bus.base import Bus
 from tiercache.tiers.guarded import GuardedTier
 
 T = TypeVar("T")
-Operation = Literal["read", "lease", "release", "fill", "put", "invalidate", "clear", "ping"]
+Operation = Literal[
+    "read", "look", "lease", "release", "fill", "put", "invalidate", "clear", "ping"
+]
 
 
 class Caller(Protocol):
@@ -115,7 +117,7 @@ class ThreadCaller:
 
     async def ask(self, tier: GuardedTier, operation: Operation, *arguments: Any) -> Any:
         """Run the operation in this thread where the tier can, else on the cache's loop."""
-        blocking = tier.blocking
+        blocking = None if operation == "ping" else tier.blocking  # it has its time limit here
         if blocking is not None:
             return getattr(blocking, operation)(*arguments)
         return self._portal.run(lambda: getattr(tier, operation)(*arguments))

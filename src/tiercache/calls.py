@@ -12,7 +12,7 @@ from tiercache.callers import Caller, drive
 from tiercache.codec import return_type
 from tiercache.engine import Engine
 from tiercache.entry import MISSING
-from tiercache.errors import KeyTemplateError, PolicyError
+from tiercache.errors import KeyTemplateError
 from tiercache.keys import (
     Template,
     class_identity,
@@ -121,6 +121,8 @@ class Definition:
             self._batch_at, self.ids = _batch_parameter(self.identity, parameters, self.instance)
             names = [*parameters, *_names_of_one(self.ids)]
         self._ignored = _checked_ignore(ignore, parameters, self.identity)
+        self._named = tuple(name for name in parameters if name not in self._ignored)
+        self._is_anonymous = is_anonymous(function)
         self._key = (
             None if key is None else Template(key, option="key", names=names, where=self.identity)
         )
@@ -131,14 +133,15 @@ class Definition:
         self.hot = Hot(
             function,
             self.signature,
-            () if many else self._fields(parameters),
+            () if many else self._fields(),
             self._slow_async if self.is_async else self._slow,
             is_async=self.is_async,
+            tags=len({tag.text for tag in self._tags}),
         )
 
-    def _fields(self, parameters: Sequence[str]) -> list[str]:
+    def _fields(self) -> list[str]:
         if self._key is None:
-            fields = [name for name in parameters if name not in self._ignored]
+            fields = list(self._named)
             if self.instance in fields:
                 fields[fields.index(self.instance)] = f"{self.instance}.__cache_key__"
         else:
@@ -161,7 +164,7 @@ class Definition:
         """Become part of the cache: merge its policy, check that its tiers can take the key."""
         if host is None:
             host = self._host()
-        if host.shared and self._key is None and is_anonymous(self.function):
+        if host.shared and self._key is None and self._is_anonymous:
             raise KeyTemplateError(
                 f"{self.identity} is a lambda or has free variables, so its name does not say what "
                 'it computes: give key="..." to share its results with other processes, or use a '
@@ -171,7 +174,7 @@ class Definition:
             self._past.add(self.counters)  # those stay with the cache they were counted for
             self.counters = Counters()
         self._cache = host
-        self._policy = granted(host.policy.merged(ttl=self.ttl, **self.options))
+        self._policy = host.engine.grant(host.policy.merged(ttl=self.ttl, **self.options))
         self._engine = host.engine
         host.adopt(self, self.counters)
         host.connect(self.hot, self.counters, self._policy)
@@ -289,16 +292,13 @@ class Definition:
         version = self._policy.version
         if self._key is not None:
             return versioned(self._key.render(arguments), version)
-        named = [
-            (name, value)
-            for name, value in arguments.items()
-            if name in self.signature.parameters and name not in self._ignored
-        ]
         identity = self.identity
-        if not host.shared:
-            if is_anonymous(self.function):
+        if host.shared:
+            named = [(name, arguments[name]) for name in self._named]
+        else:
+            if self._is_anonymous:
                 identity = f"{identity}#{identity_token(self.function)}"
-            named = [(name, self._in_memory(name, value)) for name, value in named]
+            named = [(name, self._in_memory(name, arguments[name])) for name in self._named]
         return derived_key(identity, version, named)
 
     def _in_memory(self, name: str, value: object) -> object:
@@ -323,16 +323,6 @@ class Definition:
                 annotation = (*get_args(annotation), Any, Any)[1]
             self._type = annotation
         return self._type
-
-
-def granted(policy: CachePolicy) -> CachePolicy:
-    """Return the policy, if this version can keep what it promises."""
-    if policy.strict:
-        raise PolicyError(
-            "strict=True is refused: strict keys are not in this version, and to take the word for "
-            "it would be a promise nobody keeps; leave it out, and invalidate in the transaction"
-        )
-    return policy
 
 
 def _instance_parameter(function: Callable[..., Any], parameters: Sequence[str]) -> str | None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tiercache._clock import Clock
 from tiercache._flight import Flight, Load, Outcome
 from tiercache.callers import Caller
 from tiercache.entry import MISSING, Entry, Slot
-from tiercache.errors import CacheClosed, CodecError, LoadCycle
+from tiercache.errors import CacheClosed, CodecError, LoadCycle, PolicyError
 from tiercache.invalidation import Invalidation
 from tiercache.loading import Call, Item, Loader, Loading, copier, late
 from tiercache.local import Local
@@ -25,6 +25,9 @@ from tiercache.stats import Counters
 from tiercache.telemetry.observer import Lookup, Observer, Reason
 from tiercache.tiers.base import Ask
 from tiercache.tiers.guarded import GuardedTier
+
+if TYPE_CHECKING:
+    from tiercache.strict import Strict
 
 bypassed: ContextVar[frozenset[int]] = ContextVar("tiercache_bypassed", default=frozenset())
 """The engines (by id) that calls of this context go round."""
@@ -43,6 +46,7 @@ class Engine:
         outbox: Outbox,
         clock: Clock,
         observer: Observer,
+        strict: Strict | None = None,
     ) -> None:
         self.local = local
         self.tiers = tuple(tiers)
@@ -50,6 +54,8 @@ class Engine:
         self.outbox = outbox
         self.clock = clock
         self.observer = observer
+        self.strict = strict
+        """Answers strict reads; None where no tier is shared."""
         self.counters = Counters()
         self.bypassed_everywhere = 0
         self.closed = False
@@ -65,6 +71,8 @@ class Engine:
         transaction = self.outbox.transaction()
         if transaction is not None:
             return await self._read_private(call, caller, operation)
+        if call.policy.strict:
+            return await self._strict(call.policy).read(self, call, caller, operation)
         slot = self.local.lookup(call.key, call.tags)
         if slot is not None and self._is_fresh(slot):
             if self.observer.sees_hits:
@@ -73,7 +81,7 @@ class Engine:
         lookup = Lookup(operation, key=call.key, function=call.function)
         with self.observer.reading(lookup):
             outcome = await self._fly(call, caller, lookup, slot)
-            self._count(call.counters, outcome, lookup)
+            self.count(call.counters, outcome, lookup)
             return _copied(call.policy, outcome.value)
 
     async def read_many(
@@ -89,6 +97,9 @@ class Engine:
             return list(await loader(calls))
         if self.outbox.transaction() is not None:
             return await self._read_private_many(calls, loader, caller)
+        if calls and calls[0].policy.strict:
+            strict = self._strict(calls[0].policy)
+            return await strict.read_many(self, calls, loader, caller, operation)
         values: dict[int, object] = {}
         waiting: list[tuple[int, Flight]] = []
         led: list[Item] = []
@@ -115,13 +126,13 @@ class Engine:
             return [values[index] for index in range(len(calls))]
         with self.observer.reading(lookup):
             if led:
-                self._launch(load, led, loader, caller, lookup, "miss")
+                self.launch(load, led, loader, caller, lookup, "miss")
             for index, flight in waiting:
                 call = calls[index]
-                outcome = await self._await(call, flight, caller, None)
+                outcome = await self.land(call, flight, caller, None)
                 if outcome is None:  # abandoned by whoever loaded it: ask for this one alone
                     outcome = await self._fly(call, caller, lookup, None, loader)
-                self._count(call.counters, outcome, lookup)
+                self.count(call.counters, outcome, lookup)
                 values[index] = _copied(call.policy, outcome.value)
         return [values[index] for index in range(len(calls))]
 
@@ -132,13 +143,15 @@ class Engine:
         if self.outbox.transaction() is not None:
             lookup = Lookup("refresh", key=call.key, function=call.function)
             return await self._load_privately(call.counters, lookup, caller, call.loader)
+        if call.policy.strict:
+            return await self._strict(call.policy).refresh(self, call, caller)
         flight = self.local.begin(call.key, call.tags, forced=True)
         load = Load([flight])
         lookup = Lookup("refresh", key=call.key, function=call.function)
         with self.observer.reading(lookup):
             item = Item(call, flight)
-            self._launch(load, [item], _one(caller), caller, lookup, "forced")
-            outcome = await self._await(call, flight, caller, None)
+            self.launch(load, [item], _one(caller), caller, lookup, "forced")
+            outcome = await self.land(call, flight, caller, None)
             if outcome is None:
                 return await self.refresh(call, caller)
             lookup.result = "miss"
@@ -162,6 +175,10 @@ class Engine:
         found: dict[str, object] = {}
         wanted: list[str] = []
         asked = dict.fromkeys(keys)
+        if policy.strict:
+            return await self._strict(policy).peek(
+                list(asked), tags, type_, caller, counters, scope
+            )
         for key in asked:
             if scope is not None and scope.hides(key, tags):
                 continue
@@ -248,7 +265,7 @@ class Engine:
                 return
             load = Load([flight], detached=True)
         lookup = Lookup("refresh", key=call.key, function=call.function)
-        self._launch(load, [Item(call, flight)], _one(caller), caller, lookup, "refresh_ahead")
+        self.launch(load, [Item(call, flight)], _one(caller), caller, lookup, "refresh_ahead")
 
     async def _fly(
         self,
@@ -268,10 +285,10 @@ class Engine:
             if load is not None:
                 if stale is not None:
                     flight.stale = self._entry(stale)
-                self._launch(
+                self.launch(
                     load,
                     [Item(call, flight)],
-                    loader or _one(caller),
+                    loader,
                     caller,
                     lookup,
                     "miss" if stale is None else "expired",
@@ -279,26 +296,29 @@ class Engine:
             else:
                 lookup.coalesced = True
                 call.counters.coalesced += 1
-            outcome = await self._await(call, flight, caller, stale)
+            outcome = await self.land(call, flight, caller, stale)
             if outcome is not None:
                 return outcome
 
-    def _launch(
+    def launch(
         self,
         load: Load,
         items: list[Item],
-        loader: Loader,
+        loader: Loader | None,
         caller: Caller,
         lookup: Lookup,
         reason: Reason,
+        loading: Loading | None = None,
     ) -> None:
+        """Start a load; without a loader it is that of the only call."""
         policy = items[0].call.policy
         behind = (
             reason == "refresh_ahead"
             or policy.soft_timeout is not None
             or policy.hard_timeout is not None
         )
-        work = self._loading.run(load, items, loader, caller, lookup, reason)
+        run = (loading or self._loading).run
+        work = run(load, items, loader or _one(caller), caller, lookup, reason)
         if reason == "refresh_ahead":
             work = self._rooted(work, lookup, reason)
         caller.launch(load, work, behind=behind)
@@ -307,14 +327,23 @@ class Engine:
         with self.observer.refreshing(lookup, reason):
             await work
 
-    async def _await(
-        self, call: Call, flight: Flight, caller: Caller, stale: Slot | None
+    async def land(
+        self,
+        call: Call,
+        flight: Flight,
+        caller: Caller,
+        stale: Slot | None,
+        *,
+        joined: bool = False,
     ) -> Outcome | None:
-        """Wait for a flight as long as the policy allows; None when it was abandoned."""
+        """Wait for a flight as long as the policy allows; None when it was abandoned.
+
+        Who has ``joined`` the load of a strict key has no use for what that found before.
+        """
         policy = call.policy
         soft, hard = policy.soft_timeout, policy.hard_timeout
         if soft is not None and not await caller.wait(flight, soft):
-            old = self._stale(flight, stale)
+            old = self._stale(flight, stale, joined)
             if old is not MISSING:
                 assert flight.load is not None
                 flight.load.detached = True
@@ -322,14 +351,14 @@ class Engine:
         left = None if hard is None else max(hard - (soft or 0.0), 0.0)
         if not await caller.wait(flight, left):
             assert hard is not None
-            old = self._stale(flight, stale)
+            old = self._stale(flight, stale, joined)
             if old is MISSING:
                 self.local.flights.drop_unwanted(flight)
                 raise late(call, hard)
             return Outcome(old, stale=True)
         error = flight.error
         if error is not None and not isinstance(error, (CodecError, LoadCycle)):
-            old = self._stale(flight, stale)
+            old = self._stale(flight, stale, joined)
             if old is not MISSING:
                 return Outcome(old, stale=True)
         outcome = flight.result()
@@ -340,11 +369,11 @@ class Engine:
             raise asyncio.CancelledError  # as the loader did: to try again would be to go round
         return outcome
 
-    def _stale(self, flight: Flight, slot: Slot | None) -> object:
+    def _stale(self, flight: Flight, slot: Slot | None, joined: bool) -> object:
         """Return the old value that may stand in, or `MISSING`."""
         if slot is not None and not slot.void and self.clock.monotonic() < slot.stale_until:
             return slot.value
-        entry = flight.stale
+        entry = None if joined else flight.stale
         if entry is not None and flight.fills and self.clock.time() < entry.stale_until:
             return entry.value
         return MISSING
@@ -413,13 +442,31 @@ class Engine:
             counters.load_errors += 1
             raise
 
+    # -- strict keys --------------------------------------------------------------------------
+
+    def grant(self, policy: CachePolicy) -> CachePolicy:
+        """Return the policy if this cache can keep what it promises, else `PolicyError`."""
+        if policy.strict:
+            self._strict(policy).expect()
+        return policy
+
+    def _strict(self, policy: CachePolicy) -> Strict:
+        if self.strict is None:
+            raise PolicyError(
+                f"strict={policy.strict} is refused: a cache in memory alone cannot know what "
+                "others commit; add a RedisTier, where transactions mark what they are about to "
+                "change, or a DatabaseTier"
+            )
+        return self.strict
+
     # -- small things -------------------------------------------------------------------------
 
     def is_bypassed(self) -> bool:
         """Whether the calling context goes round this cache."""
         return bool(self.bypassed_everywhere) or id(self) in bypassed.get()
 
-    def _count(self, counters: Counters, outcome: Outcome, lookup: Lookup) -> None:
+    def count(self, counters: Counters, outcome: Outcome, lookup: Lookup) -> None:
+        """Count what a request came to."""
         lookup.tier = outcome.level
         if outcome.stale:
             counters.stale += 1

@@ -99,7 +99,7 @@ class Slot:
         self.created = created
         self.serve_until = min(refresh_at, expires)
         self.expires = expires
-        self.stale_until = stale_until
+        self.stale_until = expires if stale_until == expires else stale_until  # one float, not two
         self.tags = tags
         self.marks = marks
         self.trusted_until = trusted_until

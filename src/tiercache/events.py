@@ -17,6 +17,8 @@ class Event:
     invalidated; ``everything`` means the cache was cleared. ``name`` and ``payload`` are an
     application event (`Cache.emit`). ``complete`` is False when a tier could not be reached: the
     receiver then goes round the shared tiers for those keys and tags until a complete event comes.
+    ``landed`` and ``failed`` are keys whose loads others wait for: one has ended, the other came to
+    nothing.
     ``at`` is the sender's wall clock, in seconds, for the lag metric alone.
     """
 
@@ -28,6 +30,8 @@ class Event:
     payload: Mapping[str, Scalar] = field(default_factory=dict)
     complete: bool = True
     at: float = 0.0
+    landed: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
     def encode(self) -> bytes:
         """Return the event as compact JSON."""
@@ -43,6 +47,10 @@ class Event:
             body["p"] = dict(self.payload)
         if not self.complete:
             body["i"] = 1
+        if self.landed:
+            body["l"] = self.landed
+        if self.failed:
+            body["f"] = self.failed
         text = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
         return text.encode("utf-8", "surrogatepass")  # a payload may hold any str
 
@@ -60,9 +68,12 @@ class Event:
                 payload=body.get("p", {}),
                 complete=not body.get("i"),
                 at=float(body["t"]),
+                landed=tuple(body.get("l", [])),
+                failed=tuple(body.get("f", [])),
             )
-            texts = (event.source, *event.keys, *event.tags, event.name or "")
-            lists = (body.get("k", []), body.get("g", []))
+            names = (*event.keys, *event.tags, *event.landed, *event.failed)
+            texts = (event.source, *names, event.name or "")
+            lists = [body.get(field, []) for field in "kglf"]
             if (
                 all(isinstance(text, str) for text in texts)
                 and all(isinstance(each, list) for each in lists)

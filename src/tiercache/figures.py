@@ -18,8 +18,6 @@ class CacheFigures:
         self, name: str, memory: MemoryTier | None, connected: Callable[[], bool] | None
     ) -> None:
         self.name = name
-        self.coalesced_cluster = 0
-        """Requests answered by waiting for another process; there is no such wait by now."""
         self.own = Counters()
         """What was asked by key, without a decorated function."""
         self.tally = Tally()
@@ -38,6 +36,11 @@ class CacheFigures:
     def counters(self) -> Counters:
         """Return the sum over the cache's functions and its own methods."""
         return Counters.total([self.own, self._retired, *tuple(self._functions.values())])
+
+    @property
+    def coalesced_cluster(self) -> int:
+        """Requests that waited for a load of another process."""
+        return self.counters().coalesced_elsewhere
 
     def tiers(self) -> Sequence[TierFigures]:
         """Return the figures of each tier."""

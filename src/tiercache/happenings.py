@@ -87,7 +87,7 @@ class Happenings:
         change = Change(tuple(keys), tuple(tags), name=event, payload=payload)
         return await self._writing.emit(change, deliver, caller)
 
-    async def hear(self, event: Event, caller: Caller) -> None:
+    async def hear(self, event: Event | Change, caller: Caller) -> None:
         """Take an application event of another process; its invalidations have been applied."""
         if event.name is None:
             return

@@ -8,7 +8,7 @@ A pass in which a tier failed says so in its event, is remembered, and is repeat
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,6 +18,7 @@ from tiercache.bus.base import Bus
 from tiercache.callers import Caller
 from tiercache.errors import TierError
 from tiercache.events import Event, Scalar
+from tiercache.lease import Leases
 from tiercache.local import Local
 from tiercache.stats import Tally
 from tiercache.telemetry.observer import Observer, Scope
@@ -56,6 +57,7 @@ class Invalidation:
         tally: Tally,
         clock: Clock,
         observer: Observer,
+        leases: Leases,
     ) -> None:
         self._source = source
         self._local = local
@@ -69,6 +71,9 @@ class Invalidation:
         self._tally = tally
         self._clock = clock
         self._observer = observer
+        self._leases = leases
+        self.keep: Callable[[Change], None] | None = None
+        """Writes down, where it outlives this process, what could not be invalidated."""
 
     async def run(self, change: Change, caller: Caller) -> bool:
         """Carry a change out and tell the others; True when all tiers and the bus were reached."""
@@ -79,6 +84,7 @@ class Invalidation:
             return await caller.shielded(lambda: self._pass(change, caller))
 
     async def _pass(self, change: Change, caller: Caller) -> bool:
+        number = self._recovery.number
         complete, told = True, False
         failed: TierError | None = None
         try:
@@ -97,8 +103,10 @@ class Invalidation:
                     await self._publish(self._bus, self._event(change, complete), caller)
                 except TierError as error:
                     complete, failed = False, error
-            if not complete:
-                self._remember(change)
+            if complete:
+                self._settle(change, number)
+            else:
+                self.remember(change)
         finally:
             self._void(change)
             if change.invalidates:
@@ -124,10 +132,21 @@ class Invalidation:
             self._local.void_all()
         else:
             self._local.void(change.keys, change.tags)
+        self._leases.invalidated(change.keys, change.tags, everything=change.everything)
 
-    def _remember(self, change: Change | Event) -> None:
+    def remember(self, change: Change | Event) -> None:
+        """Go round the shared tiers for it until it has been invalidated everywhere."""
         with self._local.lock:
-            self._recovery.add(change.keys, change.tags, everything=change.everything)
+            known = self._recovery.has(change)
+            self._recovery.add(change)
+        if known or self.keep is None or not isinstance(change, Change):
+            return
+        if change.origin == "local":  # what comes from the outbox is still there
+            self.keep(change)
+
+    def _settle(self, change: Change, number: int) -> None:
+        with self._local.lock:
+            self._recovery.settle(change, number)
 
     async def _publish(self, bus: Bus, event: bytes, caller: Caller) -> None:
         carrier = self.carrier
@@ -142,13 +161,14 @@ class Invalidation:
 
     async def tell(self, keys: Sequence[str], caller: Caller, *, complete: bool = True) -> None:
         """Empty these keys in the L1 of the others, after `set` or a forced refresh."""
+        self._leases.invalidated(keys, (), everything=False)
         if self._bus is None:
             return
         change = Change(tuple(keys))
         try:
             await self._publish(self._bus, self._event(change, complete), caller)
         except TierError:
-            self._remember(change)
+            self.remember(change)
 
     @property
     def pending(self) -> bool:
@@ -169,11 +189,10 @@ class Invalidation:
     def apply(self, event: Event) -> None:
         """Do to this process what an event of another says."""
         self._void(event)
-        if event.complete:
-            with self._local.lock:
-                self._recovery.settle(event.keys, event.tags, everything=event.everything)
-        else:
-            self._remember(event)
+        if not event.complete:
+            # Until this process has reached every tier itself: a complete invalidation of another
+            # may have begun before the one that was not.
+            self.remember(event)
         if event.keys or event.tags or event.everything:
             self._tally.invalidations["bus"] += 1
 

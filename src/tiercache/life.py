@@ -11,18 +11,22 @@ import logging
 import os
 import threading
 import weakref
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from tiercache._hot import Hot
-from tiercache.assembly import Parts, Settings
+from tiercache.assembly import Parts, Settings, outbox_of
 from tiercache.callers import Caller
 from tiercache.engine import Engine
 from tiercache.entry import FOREVER
-from tiercache.errors import CacheClosed, TierError
+from tiercache.errors import CacheClosed, PolicyError, TierError
 from tiercache.loading import copier
 from tiercache.policy import CachePolicy
 from tiercache.stats import Counters
 from tiercache.writing import Writing
+
+if TYPE_CHECKING:
+    from poolkit import Pool
+    from tiercache.outbox import OutboxTable
 
 logger = logging.getLogger("tiercache")
 
@@ -44,9 +48,15 @@ class Life:
         self.opening = False
         """Whether it was opened just now and its bus has not answered yet."""
         self._settle_until = 0.0
-        self.parts = Parts(settings)
+        self.parts = self._made()
         _lives.add(self)
         weakref.finalize(self, settings.portal.close)
+
+    def _made(self) -> Parts:
+        """Return new parts; `PolicyError` for a policy that they cannot keep."""
+        parts = Parts(self.settings)
+        parts.engine.grant(self.policy)
+        return parts
 
     # -- opening and closing ------------------------------------------------------------------
 
@@ -61,7 +71,7 @@ class Life:
             )
         with self.parts.local.lock:
             if self.state == "forked":
-                self.parts = Parts(self.settings)
+                self.parts = self._made()
                 self.state = "new"
             if self.state != "new":
                 return
@@ -91,7 +101,7 @@ class Life:
     def reopen(self) -> None:
         """Open, also after closing."""
         if self.state in ("closed", "forked"):
-            self.parts = Parts(self.settings)
+            self.parts = self._made()
             self.state = "new"
         self.ready()
 
@@ -104,6 +114,11 @@ class Life:
             except TierError as error:
                 name = self.settings.figures.name
                 logger.warning("cache %r goes on without a tier for now: %s", name, error)
+        for outbox in self.settings.outboxes:
+            try:
+                await outbox.prepare()
+            except Exception as error:  # noqa: BLE001 - whoever needs it tries again
+                logger.info("%r is not ready yet: %s", outbox, error)
         if self.opening:
             await self.settle(self.task_caller)
 
@@ -120,13 +135,17 @@ class Life:
             return
         portal = self.settings.portal
         portal.stop()
-        if self.parts.guarded or self.settings.bus is not None:
+        if self.parts.guarded or self.settings.bus is not None or self.settings.outboxes:
             portal.run(self._disconnect)
         portal.close()
 
     async def _disconnect(self) -> None:
         if self.settings.bus is not None:
             await self.settings.bus.aclose()
+        for outbox in self.settings.outboxes:
+            await outbox.aclose()
+        if self.parts.strict is not None:
+            await self.parts.strict.aclose()
         for tier in self.parts.guarded:
             await tier.aclose()
 
@@ -149,6 +168,35 @@ class Life:
         if self.state == "forked":
             self.ready()
         return self.parts
+
+    # -- what `watch` needs (`watch.Host`) --------------------------------------------------------
+
+    def adopt_pool(self, pool: Pool) -> OutboxTable:
+        """Return the outbox in a pool's database, from which rows are relayed from now on."""
+        outboxes, parts = self.settings.outboxes, self.present()
+        with parts.local.lock:
+            if not any(outbox.serves(pool) for outbox in outboxes):
+                outboxes += outbox_of(pool, self.settings.figures.name)
+            found = next((outbox for outbox in outboxes if outbox.serves(pool)), None)
+            if found is None:
+                raise PolicyError(
+                    f"{pool!r} is refused: nobody but this process sees a database in memory"
+                )
+            if self.settings.bus is None and not found.watched:
+                logger.warning(
+                    "cache %r watches a table and has no bus: of several processes only the one "
+                    "that is first hears of a row; give it the pool, as Cache(bus=pool)",
+                    self.settings.figures.name,
+                )
+            found.watched = True
+            parts.background.relay_rows()
+        return found
+
+    def channel(self, pool: Pool) -> str | None:
+        """Return where a trigger in that database can wake the relay; None if it has to look."""
+        channel_in = getattr(self.settings.bus, "channel_in", None)
+        channel: str | None = None if channel_in is None else channel_in(str(pool.driver.address))
+        return channel
 
     # -- what decorated functions need (`calls.Host`) --------------------------------------------
 

@@ -95,7 +95,7 @@ class Local:
             return flight, True
 
     def begin(self, key: str, tags: tuple[str, ...] | None, *, forced: bool = False) -> Flight:
-        """Register a flight that nobody joins, for a copy from a lower tier or a forced refresh."""
+        """Register a flight that nobody joins: a copy from below, a forced refresh, `set`."""
         with self.lock:
             flight = self._new(key, tags)
             flight.forced = forced
@@ -135,14 +135,6 @@ class Local:
         for flight in self._unjoined:
             if flight.key == forced.key and flight.number < forced.number:
                 flight.void = True
-
-    def replace(self, slot: Slot) -> None:
-        """Void the key's flights and put the slot in, in one step (`set`)."""
-        with self.lock:
-            self._void_flights((slot.key,))
-            if self.tier is not None:
-                slot.marks = self._generations.marks(slot.tags)
-                self.tier.store(slot)
 
     def land(
         self, flight: Flight, outcome: Outcome | None, error: BaseException | None = None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tiercache.callers import Caller
-from tiercache.calls import Host, granted
+from tiercache.calls import Host
 from tiercache.codec import return_type
 from tiercache.errors import KeyTemplateError
 from tiercache.keys import versioned
@@ -38,11 +38,12 @@ class Operations:
             asked = (policy, ttl, *options.items(), kinds)  # 1 and True are equal, not alike
             merged = self._policies.get(asked)
         except TypeError:  # something that has no hash, which merging refuses or takes as it is
-            return granted(policy.merged(ttl=ttl, **options))
+            return self._host.engine.grant(policy.merged(ttl=ttl, **options))
         if merged is None:
             if len(self._policies) >= _POLICIES:
                 self._policies.clear()
-            merged = self._policies[asked] = granted(policy.merged(ttl=ttl, **options))
+            merged = self._host.engine.grant(policy.merged(ttl=ttl, **options))
+            self._policies[asked] = merged
         return merged
 
     async def get(self, caller: Caller, key: str, default: Any, type_: Any) -> Any:

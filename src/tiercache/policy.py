@@ -93,8 +93,8 @@ class CachePolicy:
     - ``version``: bump it to orphan old entries: letters, digits, ``.``, ``_`` and ``-``.
     - ``copy``: whether a hit in memory hands out the stored object itself, to be treated as
       frozen, or a ``"shallow"`` or ``"deep"`` copy.
-    - ``strict``: never read a value older than an acknowledged commit, at the price of the latency
-      of the shared tier. Not in this version: a function that asks for it is refused.
+    - ``strict``: never read a value older than an acknowledged commit of a poolkit transaction
+      that invalidates it, at the price of the latency of the shared tier: L1 is not used.
     """
 
     ttl: float | None = None

@@ -23,6 +23,7 @@ class Counters:
     __slots__ = (
         "bypassed",
         "coalesced",
+        "coalesced_elsewhere",
         "l1",
         "l2",
         "l3",
@@ -41,6 +42,7 @@ class Counters:
         self.load_errors = 0
         self.stale = 0
         self.coalesced = 0
+        self.coalesced_elsewhere = 0
         self.bypassed = 0
 
     def add(self, other: Counters) -> None:
@@ -96,8 +98,8 @@ class CacheStats:
 
     ``hits`` maps ``l1``, ``l2`` and ``l3`` to fresh hits; ``stale`` counts values served past their
     ttl; ``misses`` the requests that no tier answered; ``loads`` and ``load_errors`` the calls of
-    loaders; ``coalesced`` the requests that joined a load of somebody else. ``evictions`` and
-    ``invalidations`` belong to the cache and are zero for one function.
+    loaders; ``coalesced`` the requests that joined a load of somebody else, in this process or
+    another. ``evictions`` and ``invalidations`` belong to the cache and are zero for one function.
     """
 
     hits: Mapping[str, int] = field(hash=False)
@@ -125,7 +127,7 @@ class CacheStats:
             loads=counters.loads,
             load_errors=counters.load_errors,
             stale=counters.stale,
-            coalesced=counters.coalesced,
+            coalesced=counters.coalesced + counters.coalesced_elsewhere,
             evictions=sum(tally.evictions.values()) if tally else 0,
             invalidations=sum(tally.invalidations.values()) if tally else 0,
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar, Unpack, overload
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from tiercache.callers import drive
 from tiercache.events import Scalar
@@ -11,6 +11,10 @@ from tiercache.happenings import Happenings
 from tiercache.life import Life
 from tiercache.operations import Operations
 from tiercache.policy import Duration, PolicyOptions
+from tiercache.watch import Watch, check_outside
+
+if TYPE_CHECKING:
+    from poolkit import Pool
 
 T = TypeVar("T")
 
@@ -18,10 +22,13 @@ T = TypeVar("T")
 class SyncCache:
     """The same methods as `Cache`, each of which blocks the calling thread until it is done."""
 
-    def __init__(self, life: Life, operations: Operations, happenings: Happenings) -> None:
+    def __init__(
+        self, life: Life, operations: Operations, happenings: Happenings, watch: Watch
+    ) -> None:
         self._host = life
         self._operations = operations
         self._happenings = happenings
+        self._watch = watch
 
     def open(self) -> None:
         """See `Cache.open`."""
@@ -103,3 +110,24 @@ class SyncCache:
         """See `Cache.emit`."""
         self._host.ready()
         return drive(self._happenings.emit(event, payload, self._host.thread_caller))
+
+    def watch(
+        self, pool: Pool, table: str, *, tags: Sequence[str] = (), keys: Sequence[str] = ()
+    ) -> None:
+        """See `Cache.watch`; the pool lends its settings alone, whatever loop it belongs to."""
+        check_outside("watch", table)
+        self._run(lambda: self._watch.watch(pool, table, tags, keys))
+
+    def unwatch(self, pool: Pool, table: str) -> None:
+        """See `Cache.unwatch`."""
+        check_outside("unwatch", table)
+        self._run(lambda: self._watch.unwatch(pool, table))
+
+    def watch_sql(
+        self, pool: Pool, table: str, *, tags: Sequence[str] = (), keys: Sequence[str] = ()
+    ) -> str:
+        """See `Cache.watch_sql`."""
+        return self._run(lambda: self._watch.sql(pool, table, tags, keys))
+
+    def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return self._host.settings.portal.run(work)

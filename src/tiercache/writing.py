@@ -8,21 +8,23 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tiercache._clock import Clock
-from tiercache._recovery import Recovery
 from tiercache.callers import Caller
 from tiercache.codec import Sealer
-from tiercache.entry import FOREVER, Entry
-from tiercache.errors import TierError
+from tiercache.entry import Entry
 from tiercache.invalidation import Change, Invalidation
+from tiercache.lease import Leases
 from tiercache.loading import Loading
 from tiercache.local import Local
-from tiercache.outbox import Outbox
+from tiercache.outbox import Deed, Outbox
 from tiercache.policy import CachePolicy
-from tiercache.tiers.base import Put
+from tiercache.setting import Setting
 from tiercache.tiers.guarded import GuardedTier
+
+if TYPE_CHECKING:
+    from tiercache.strict import Strict
 
 
 class Writing:
@@ -35,21 +37,23 @@ class Writing:
         tiers: Sequence[GuardedTier],
         sealer: Sealer,
         loading: Loading,
+        leases: Leases,
         invalidation: Invalidation,
         outbox: Outbox,
-        recovery: Recovery,
         clock: Clock,
         at_commit: Caller,
+        strict: Strict | None = None,
     ) -> None:
         self._local = local
         self._tiers = tuple(tiers)
         self._sealer = sealer
         self._loading = loading
+        self._leases = leases
         self._invalidation = invalidation
         self._outbox = outbox
-        self._recovery = recovery
         self._clock = clock
         self._at_commit = at_commit
+        self._strict = strict
 
     async def put(
         self,
@@ -70,48 +74,55 @@ class Writing:
                 key: self._sealer.seal(key, entry, type_of(entry.value))
                 for key, entry in entries.items()
             }
-        keys = tuple(entries)
-
-        async def act(by: Caller) -> None:
-            await by.shielded(lambda: self._put(entries, sealed, policy, by))
-
-        if not self._deferred(act, Change(keys)):
-            await act(caller)
-
-    async def _put(
-        self,
-        entries: Mapping[str, Entry],
-        sealed: Mapping[str, bytes],
-        policy: CachePolicy,
-        caller: Caller,
-    ) -> None:
-        now, started = self._clock.time(), self._clock.monotonic()
-        failed = False
-        for tier in reversed(self._tiers):
-            puts = []
-            for key, entry in entries.items():
-                forever = entry.stale_until == FOREVER
-                ttl = None if forever else max(entry.stale_until - now, 0.001)
-                puts.append(Put(key, entry.tags, sealed[key], ttl))
-            try:
-                await caller.ask(tier, "put", puts)
-            except TierError:
-                failed = True
-        if failed:  # a tier may still hold the old value: go round it until it was invalidated
-            with self._local.lock:
-                self._recovery.add(entries, ())
-        for key, entry in entries.items():
-            self._local.replace(self._loading.slot(key, entry, policy, started=started))
-        await self._invalidation.tell(tuple(entries), caller, complete=not failed)
+        tiers: Sequence[GuardedTier] = self._tiers
+        if policy.strict and self._strict is not None:
+            tiers = await self._strict.among(tiers, caller)
+        setting = Setting(
+            entries,
+            sealed,
+            policy,
+            local=self._local,
+            tiers=tiers,
+            loading=self._loading,
+            leases=self._leases,
+            invalidation=self._invalidation,
+            clock=self._clock,
+        )
+        transaction = self._outbox.transaction()
+        if transaction is None:
+            if policy.strict:  # it may be refused, and then what was there must be gone
+                await self._invalidation.run(setting.change, caller)
+            await caller.shielded(lambda: setting.run(caller))
+            return
+        by = self._at_commit  # hooks run in a task, whoever asked for it
+        self._outbox.collect(
+            transaction,
+            Deed(
+                setting.change,
+                lambda known: setting.commit(known, by),
+                prepare=lambda: setting.prepare(
+                    by, barred=lambda tier: self._outbox.bars(transaction, tier)
+                ),
+                undo=lambda: setting.undo(by),
+            ),
+        )
 
     async def invalidate(self, keys: Sequence[str], tags: Sequence[str], caller: Caller) -> bool:
-        """Invalidate now, or with the commit (then True: it has been taken)."""
+        """Invalidate now, or with the commit (then True: it has been taken).
+
+        `TierError` rather than False where somebody reads strictly.
+        """
         change = Change(tuple(dict.fromkeys(keys)), tuple(dict.fromkeys(tags)))
-        return await self._change(change, caller)
+        return self._checked(await self._change(change, caller))
 
     async def clear(self, caller: Caller) -> bool:
-        """Invalidate everything."""
-        return await self._change(Change(everything=True), caller)
+        """Invalidate everything; `TierError` as from `invalidate`."""
+        return self._checked(await self._change(Change(everything=True), caller))
+
+    def _checked(self, complete: bool) -> bool:
+        if not complete and self._strict is not None:
+            self._strict.refuse_incomplete()
+        return complete
 
     async def emit(
         self, change: Change, deliver: Callable[[Caller], Awaitable[None]], caller: Caller
@@ -125,24 +136,27 @@ class Writing:
         caller: Caller,
         after: Callable[[Caller], Awaitable[None]] | None = None,
     ) -> bool:
-        async def act(by: Caller, change: Change) -> bool:
-            complete = await self._invalidation.run(change, by)
-            if after is not None:
-                await after(by)
-            return complete
-
-        at_commit = replace(change, origin="outbox")
-        if self._deferred(lambda by: act(by, at_commit), change):
-            return True
-        return await act(caller, change)
-
-    def _deferred(self, act: Callable[[Caller], Awaitable[object]], change: Change) -> bool:
         transaction = self._outbox.transaction()
         if transaction is None:
-            return False
-        # The hook runs in a task, whoever asked for it.
-        self._outbox.collect(transaction, lambda: act(self._at_commit), change)
+            return await self._carry_out(change, after, caller)
+        change = replace(change, origin="outbox")
+        if change.name is None:
+            deed = Deed(change)
+        else:
+            deed = Deed(change, lambda _: self._carry_out(change, after, self._at_commit))
+        self._outbox.collect(transaction, deed)
         return True
+
+    async def _carry_out(
+        self,
+        change: Change,
+        after: Callable[[Caller], Awaitable[None]] | None,
+        caller: Caller,
+    ) -> bool:
+        complete = await self._invalidation.run(change, caller)
+        if after is not None:
+            await after(caller)
+        return complete
 
 
 def type_of(value: object) -> Any:

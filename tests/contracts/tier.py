@@ -12,7 +12,7 @@ from typing import Protocol
 import pytest
 import pytest_asyncio
 
-from tiercache.tiers.base import Ask, Basis, Fill, Put, RemoteTier, Stored
+from tiercache.tiers.base import Ask, Basis, Fill, Filled, Leased, Put, RemoteTier, Stored
 
 LEASE = 30.0
 TTL = 60.0
@@ -339,6 +339,136 @@ class TierContract:
         assert await tier.fill([Fill(first.basis, b"stale", TTL)]) == [False]
         await tier.fill([Fill(second.basis, b"stale", TTL)])
         assert await tier.read([Ask("a", ("t",)), Ask("b", ("t",)), Ask("b", None)]) == [None] * 3
+
+    # Leases that are waited for
+
+    async def test_a_patient_lease_leaves_anothers_alone(
+        self, tier: RemoteTier, peer: RemoteTier
+    ) -> None:
+        """A live lease stays its holder's, which learns at its fill that somebody waits."""
+        [mine] = await tier.lease([Ask("a", ("t",))], LEASE, True)
+        assert isinstance(mine, Basis)
+        [answer] = await peer.lease([Ask("a", ("t",))], LEASE, True)
+        assert isinstance(answer, Leased)
+        assert answer.token == mine.token
+        assert 0 < answer.remaining <= LEASE
+        assert await tier.fill([Fill(mine, b"v", TTL)]) == [Filled.AWAITED]
+        assert await payload_of(peer, "a", ("t",)) == b"v"
+
+    async def test_a_fill_that_nobody_waits_for_says_so(self, tier: RemoteTier) -> None:
+        """Neither a patient lease nor the refresh after one that was waited for is awaited."""
+        [mine] = await tier.lease([Ask("a", ())], LEASE, True)
+        assert await tier.fill([Fill(mine, b"1", TTL)]) == [Filled.STORED]
+        [mine] = await tier.lease([Ask("b", ())], LEASE)
+        [answer] = await tier.lease([Ask("b", ())], LEASE, True)
+        assert isinstance(answer, Leased)
+        assert await tier.fill([Fill(mine, b"1", TTL)]) == [Filled.AWAITED]
+        stored = await read_one(tier, "b")
+        assert await tier.fill([Fill(stored.basis, b"2", TTL)]) == [Filled.STORED]
+
+    async def test_a_release_says_whether_somebody_waited(
+        self, tier: RemoteTier, peer: RemoteTier
+    ) -> None:
+        """A lease that is given back is free at once, and its holder learns who wants it."""
+        mine = await tier.lease([Ask("a", ()), Ask("b", ())], LEASE, True)
+        await peer.lease([Ask("b", ())], LEASE, True)
+        assert await tier.release(mine) == [False, True]
+        assert await tier.release(mine) == [False, False]
+        for answer in await peer.lease([Ask("a", ()), Ask("b", ())], LEASE, True):
+            assert isinstance(answer, Basis)
+
+    async def test_a_patient_lease_of_a_batch(self, tier: RemoteTier, peer: RemoteTier) -> None:
+        """Each slot of a batch is answered by itself: taken, leased elsewhere, filled meanwhile."""
+        [theirs] = await peer.lease([Ask("b", ("t",))], LEASE)
+        await load(peer, "c", b"C", ("t",))
+        asks = [Ask("a", ("t",)), Ask("b", ("t",)), Ask("c", ("t",)), Ask("d", ())]
+        a, b, c, d = await tier.lease(asks, LEASE, True)
+        assert isinstance(a, Basis)
+        assert isinstance(b, Leased)
+        assert b.token == theirs.token
+        assert c == Leased(b"", 0.0)
+        assert isinstance(d, Basis)
+        assert await payload_of(tier, "c", ("t",)) == b"C"
+        fills = [Fill(a, b"A", TTL), Fill(d, b"D", TTL)]
+        assert await tier.fill(fills) == [Filled.STORED, Filled.STORED]
+        assert await payload_of(peer, "a", ("t",)) == b"A"
+
+    @pytest.mark.parametrize("way", ["tag", "clear"])
+    async def test_a_patient_lease_replaces_what_nobody_can_read(
+        self, tier: RemoteTier, peer: RemoteTier, way: str
+    ) -> None:
+        """A value that was invalidated is no obstacle, and takes no second question."""
+        await load(tier, "a", b"old", ("t",))
+        await (peer.invalidate([], ["t"]) if way == "tag" else peer.clear())
+        assert await payload_of(tier, "a", ("t",)) is None
+        [mine] = await tier.lease([Ask("a", ("t",))], LEASE, True)
+        assert isinstance(mine, Basis)
+        assert await tier.fill([Fill(mine, b"new", TTL)]) == [Filled.STORED]
+        assert await payload_of(peer, "a", ("t",)) == b"new"
+
+    async def test_a_patient_lease_replaces_the_value_that_is_named(
+        self, tier: RemoteTier, peer: RemoteTier
+    ) -> None:
+        """A value that was read and is of no use may go; the one that came after it stays."""
+        await load(tier, "a", b"old")
+        stored = await read_one(tier, "a")
+        ask = Ask("a", (), stored.basis.token)
+        [mine] = await tier.lease([ask], LEASE, True)
+        assert isinstance(mine, Basis)
+        assert await tier.fill([Fill(mine, b"new", TTL)]) == [Filled.STORED]
+        assert await peer.lease([ask], LEASE, True) == [Leased(b"", 0.0)]
+        assert await payload_of(peer, "a") == b"new"
+
+    async def test_an_invalidated_key_is_free_for_the_patient(
+        self, tier: RemoteTier, peer: RemoteTier
+    ) -> None:
+        """After an invalidation nobody waits for the load that began before."""
+        [old] = await tier.lease([Ask("a", ())], LEASE)
+        await peer.invalidate(["a"], [])
+        [new] = await peer.lease([Ask("a", ())], LEASE, True)
+        assert isinstance(new, Basis)
+        assert await tier.fill([Fill(old, b"stale", TTL)]) == [Filled.REFUSED]
+        assert await peer.fill([Fill(new, b"v", TTL)]) == [Filled.STORED]
+
+    async def test_those_who_wait_hear_of_a_fill_that_nobody_can_read(
+        self, tier: RemoteTier, peer: RemoteTier
+    ) -> None:
+        """A tag that went meanwhile: by its fill or its release the holder learns who waits."""
+        [mine] = await tier.lease([Ask("a", ("t",))], LEASE)
+        await peer.invalidate([], ["t"])
+        await peer.lease([Ask("a", ("t",))], LEASE, True)
+        [filled] = await tier.fill([Fill(mine, b"stale", TTL)])
+        assert not filled
+        [released] = await tier.release([mine])
+        assert filled == Filled.IN_VAIN or released
+        assert await payload_of(peer, "a", ("t",)) is None
+
+    async def test_a_lease_ends_unless_it_is_renewed(
+        self, tier: RemoteTier, peer: RemoteTier
+    ) -> None:
+        """Past its time a lease is anybody's and its fill refused; a renewed one keeps its tags."""
+        kept, lost = await tier.lease([Ask("kept", ("t",)), Ask("lost", ())], 0.5)
+        assert await tier.renew([kept], LEASE) == [True]
+        while isinstance((await peer.lease([Ask("lost", ())], LEASE, True))[0], Leased):
+            await asyncio.sleep(0.01)
+        [answer] = await peer.lease([Ask("kept", ("t",))], LEASE, True)
+        assert isinstance(answer, Leased)
+        assert answer.remaining > 1
+        assert await tier.renew([kept, lost], LEASE) == [True, False]
+        fills = [Fill(kept, b"v", TTL), Fill(lost, b"stale", TTL)]
+        assert await tier.fill(fills) == [Filled.AWAITED, Filled.REFUSED]
+
+    async def test_only_leases_are_renewed(self, tier: RemoteTier, peer: RemoteTier) -> None:
+        """Neither a value, nor a lease that was released, replaced or invalidated."""
+        assert await tier.renew([], LEASE) == []
+        bases = await tier.lease([Ask(key, ()) for key in "abcd"], LEASE)
+        await tier.fill([Fill(bases[0], b"v", TTL)])
+        await tier.release([bases[1]])
+        await peer.lease([Ask("c", ())], LEASE)
+        await peer.invalidate(["d"], [])
+        stored = await read_one(tier, "a")
+        assert await tier.renew([*bases, stored.basis], LEASE) == [False] * 5
+        assert await payload_of(tier, "a") == b"v"
 
     # Release and put
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tiercache import MISSING, Cache, MemoryTier, RedisTier
+from tiercache import MISSING, Cache, MemoryTier
 
 
 class Peer:
@@ -35,7 +35,7 @@ class Peer:
 
 @contextmanager
 def peer(url: str, *, hash_seed: int = 0) -> Iterator[Peer]:
-    """Start a process whose cache is on this Redis, and end it."""
+    """Start a process whose cache is on this server or in this file, and end it."""
     environment = dict(
         os.environ, PYTHONHASHSEED=str(hash_seed), PYTHONPATH=os.pathsep.join(sys.path)
     )
@@ -71,8 +71,9 @@ class Program:
     """What the other process can do."""
 
     def __init__(self, url: str) -> None:
-        self.cache = cache = Cache(MemoryTier(), RedisTier(url), name="peers")
+        self.cache = cache = Cache(MemoryTier(), url, name="peers")
         self.heard: list[dict[str, Any]] = []
+        self.settled: set[int] = set()
         self.user = cache.cached(ttl=60, tags=["user:{user_id}"])(user)
 
     def get(self, key: str) -> Any:
@@ -111,8 +112,17 @@ class Program:
         """Emit."""
         return self.cache.sync.emit(event, **payload)
 
+    def settle(self, number: int) -> bool:
+        """Tell the others a number, after all that was told before."""
+        return self.cache.sync.emit("settled", number=number)
+
+    def has_settled(self, number: int) -> bool:
+        """Wait until that number was heard: what was told before it has been carried out."""
+        return self._until(lambda: number in self.settled)
+
     def listens(self) -> bool:
         """Wait until the bus is connected."""
+        self.cache.subscribe("settled", lambda number: self.settled.add(number))
         return self._until(lambda: self.cache._parts.background.bus_connected)
 
     def hears(self, count: int) -> Any:

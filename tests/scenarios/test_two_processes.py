@@ -1,5 +1,6 @@
-"""Two processes that share a Redis: what one does, the other hears."""
+"""Two processes that share a tier: what one does, the other hears, with or without a server."""
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -7,19 +8,38 @@ import pytest
 from tests.scenarios.peer import Peer, peer
 
 
+@pytest.fixture(params=["redis", "postgresql", "sqlite"])
+def url(request: pytest.FixtureRequest) -> str:
+    """What they share."""
+    if request.param == "sqlite":
+        return f"sqlite:///{request.getfixturevalue('sqlite_path')}"
+    return str(request.getfixturevalue("redis_url" if request.param == "redis" else "postgres_dsn"))
+
+
 @pytest.fixture
-def peers(redis_url: str) -> Iterator[tuple[Peer, Peer]]:
+def peers(url: str) -> Iterator[tuple[Peer, Peer]]:
     """Two processes that listen, with other hash seeds."""
-    with peer(redis_url, hash_seed=1) as one, peer(redis_url, hash_seed=2) as other:
+    with peer(url, hash_seed=1) as one, peer(url, hash_seed=2) as other:
         assert one.listens()
         assert other.listens()
         yield one, other
+
+
+_numbers = itertools.count(1)
+
+
+def settle(one: Peer, other: Peer) -> None:
+    """Wait until the other has carried out what this one has told: it empties memories, too."""
+    number = next(_numbers)
+    assert one.settle(number)
+    assert other.has_settled(number)
 
 
 def test_set_is_seen(peers: tuple[Peer, Peer]) -> None:
     """A value that one sets the other reads, and one that is set anew replaces the other's copy."""
     one, other = peers
     one.set("k", 1, "t")
+    settle(one, other)
     assert other.get("k") == 1
     assert other.holds("k")
     one.set("k", 2)
@@ -34,6 +54,7 @@ def test_memory_is_emptied(peers: tuple[Peer, Peer], way: str) -> None:
     one.rule("changed", [], ["t:{n}"])
     one.set("k", 1, "t:1")
     one.set("kept", 1)
+    settle(one, other)
     assert other.get("k") == other.get("kept") == 1
     assert other.holds("k")
     if way == "key":
@@ -57,6 +78,7 @@ def test_rules_of_the_other_process_alone(peers: tuple[Peer, Peer]) -> None:
     other.subscribe("changed")
     one.set("k:1", 1)
     one.set("k:2", 2)
+    settle(one, other)
     assert other.get("k:1") == 1
     assert one.emit("changed", {"n": 1, "text": "ü\ud800", "nothing": None, "yes": True})
     assert other.hears(1) == [{"n": 1, "text": "ü\ud800", "nothing": None, "yes": True}]
@@ -85,11 +107,13 @@ def test_a_forked_child(peers: tuple[Peer, Peer]) -> None:
     """A child of a fork has a working cache and bus, and its parent's go on undisturbed."""
     one, other = peers
     one.set("k", 1)
+    settle(one, other)
     assert other.get("k") == 1
     assert one.forks()
     assert other.get("from the child") is not None
     one.set("k", 2)
     assert other.loses("k")
+    settle(one, other)
     other.set("k", 3)
     assert one.loses("k")
     assert one.get("k") == 3

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from tiercache.errors import TierError
-from tiercache.tiers.base import Ask, Basis, Fill, Put, Stored
+from tiercache.tiers.base import Ask, Basis, Fill, Filled, Leased, Put, Stored
 
 Kind = Literal["redis", "database"]
 
@@ -23,6 +23,9 @@ class FakeRemote:
         self.events: list[bytes] = []
         self.values: dict[str, tuple[Basis, bytes]] = {}
         self.leases: dict[str, bytes] = {}
+        self.awaited: set[str] = set()
+        self.left = 30.0
+        """Seconds that any lease still has."""
         self.tags: dict[str, bytes] = {}
         self.run = b"run"
         self._tokens = itertools.count()
@@ -60,14 +63,29 @@ class FakeRemote:
             return None
         return Stored(payload, basis)
 
-    async def lease(self, asks: Sequence[Ask], ttl: float) -> list[Basis]:
+    async def lease(
+        self, asks: Sequence[Ask], ttl: float, patient: bool = False
+    ) -> list[Basis | Leased]:
         """As `Operations.lease`."""
         self._asked("lease")
-        bases = [self._basis(ask.key, ask.tags or ()) for ask in asks]
-        for basis in bases:
-            self.values.pop(basis.key, None)
-            self.leases[basis.key] = basis.token
-        return bases
+        return [self._lease(ask, patient) for ask in asks]
+
+    def _lease(self, ask: Ask, patient: bool) -> Basis | Leased:
+        stored = self._read(ask)
+        if patient and ask.key in self.leases:
+            self.awaited.add(ask.key)
+            return Leased(self.leases[ask.key], self.left)
+        if patient and stored is not None and stored.basis.token != ask.seen:
+            return Leased(b"", 0.0)
+        basis = self._basis(ask.key, ask.tags or ())
+        self.values.pop(ask.key, None)
+        self.leases[ask.key] = basis.token
+        return basis
+
+    async def renew(self, bases: Sequence[Basis], ttl: float) -> list[bool]:
+        """As `Operations.renew`."""
+        self._asked("renew")
+        return [self.leases.get(basis.key) == basis.token for basis in bases]
 
     def _basis(self, key: str, tags: Sequence[str]) -> Basis:
         tokens = tuple((tag, self.tags.setdefault(tag, self._token())) for tag in tags)
@@ -76,29 +94,38 @@ class FakeRemote:
     def _token(self) -> bytes:
         return b"%d" % next(self._tokens)
 
-    async def release(self, bases: Sequence[Basis]) -> None:
+    async def release(self, bases: Sequence[Basis]) -> list[bool]:
         """As `Operations.release`."""
         self._asked("release")
-        for basis in bases:
-            if self.leases.get(basis.key) == basis.token:
-                del self.leases[basis.key]
+        return [self._release(basis) for basis in bases]
 
-    async def fill(self, fills: Sequence[Fill]) -> list[bool]:
+    def _release(self, basis: Basis) -> bool:
+        if self.leases.get(basis.key) != basis.token:
+            return False
+        del self.leases[basis.key]
+        return self._heed(basis.key)
+
+    def _heed(self, key: str) -> bool:
+        awaited = key in self.awaited
+        self.awaited.discard(key)
+        return awaited
+
+    async def fill(self, fills: Sequence[Fill]) -> list[Filled]:
         """As `Operations.fill`."""
         self._asked("fill")
         return [self._fill(fill) for fill in fills]
 
-    def _fill(self, fill: Fill) -> bool:
+    def _fill(self, fill: Fill) -> Filled:
         key, token, tags, run = fill.basis
         held = self.leases.get(key)
         value = self.values.get(key)
         if token != held and (value is None or token != value[0].token):
-            return False
+            return Filled.REFUSED
         if run != self.run or any(self.tags.get(tag) != each for tag, each in tags):
-            return False
+            return Filled.REFUSED
         self.leases.pop(key, None)
         self.values[key] = fill.basis._replace(token=self._token()), fill.payload
-        return True
+        return Filled.AWAITED if self._heed(key) else Filled.STORED
 
     async def put(self, puts: Sequence[Put]) -> None:
         """As `Operations.put`."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.ids import shown
 from tiercache import Cache, CacheClosed, CachePolicy, MemoryTier, PolicyError, RedisTier
 from tiercache.bus.local import LocalBus
 from tiercache.testing import FakeClock
@@ -41,7 +42,7 @@ NOWHERE = "redis://127.0.0.1:1/0"
         ((NOWHERE, NOWHERE), {}, r"two redis tiers"),
         ((NOWHERE, MemoryTier()), {}, r"memory tier stands behind the redis tier.*first"),
     ],
-    ids=lambda value: repr(value)[:40],
+    ids=lambda value: shown(value)[:40],
 )
 def test_settings_that_cannot_be_meant(
     tiers: tuple[Any, ...], options: dict[str, Any], message: str

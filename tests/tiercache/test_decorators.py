@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.ids import shown
 from tiercache import Cache, KeyTemplateError, PolicyError, cached
 from tiercache.testing import FakeClock
 
@@ -80,7 +81,7 @@ def test_forms_of_one_call_share_a_key(cache: Cache) -> None:
 @pytest.mark.parametrize(
     ("one", "other"),
     [(1, "1"), (1, True), (1, 1.0), (None, ""), (0.0, -0.0), ((1,), (True,)), ([1], (1,))],
-    ids=repr,
+    ids=shown,
 )
 def test_values_that_are_equal_to_a_dict_do_not_collide(cache: Cache, one: Any, other: Any) -> None:
     """Arguments that a dictionary or an f-string would mix up are kept apart, hot and cold."""

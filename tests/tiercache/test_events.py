@@ -20,6 +20,8 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
         name=st.none(),
         complete=st.booleans(),
         at=st.integers(0, 2**40).map(float),
+        landed=st.lists(texts).map(tuple),
+        failed=st.lists(texts).map(tuple),
     )
 )
 def test_round_trip(event: Event) -> None:
@@ -62,6 +64,8 @@ def test_any_bytes(data: bytes) -> None:
         b'{"s":"x","t":1,"n":["list"]}',
         b'{"s":"x","t":1,"n":"e","p":["ab"]}',
         b'{"s":"x","t":1,"n":"e","p":{"a":{"b":1}}}',
+        b'{"s":"x","t":1,"l":"letters"}',
+        b'{"s":"x","t":1,"f":[5]}',
         b'{"s":5,"t":1}',
         b"[" * 100_000,
     ],

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.ids import shown
 from tiercache import Cache, KeyTemplateError
 from tiercache.bus.local import LocalBus
 
@@ -69,7 +70,7 @@ async def test_the_name_of_the_event_may_be_a_field(cache: Cache) -> None:
     assert heard.payloads == [{"event": 1, "self": 2, "payload": 3}, {"event": 4, "self": 5}]
 
 
-@pytest.mark.parametrize("value", ["text", "\ud800", "", 1, -1.5, True, None, 10**30], ids=repr)
+@pytest.mark.parametrize("value", ["text", "\ud800", "", 1, -1.5, True, None, 10**30], ids=shown)
 async def test_payload_types(make_cache: Callable[..., Cache], value: Any) -> None:
     """Scalars arrive in other processes as they were sent, with their types."""
     bus, heard = LocalBus(), Heard()
@@ -83,7 +84,7 @@ async def test_payload_types(make_cache: Callable[..., Cache], value: Any) -> No
     assert type(payload["value"]) is type(value)
 
 
-@pytest.mark.parametrize("value", [[1], {"a": 1}, b"x", object(), (1,)], ids=repr)
+@pytest.mark.parametrize("value", [[1], {"a": 1}, b"x", object(), (1,)], ids=shown)
 async def test_payloads_that_cannot_travel(cache: Cache, value: Any) -> None:
     """What is no scalar is refused, with the field's name."""
     with pytest.raises(TypeError, match="field=.*cannot travel"):

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.ids import shown
 from tiercache import Cache, KeyTemplateError
 from tiercache._hot import Hot, is_plain
 from tiercache.entry import FOREVER, Slot
@@ -54,7 +55,7 @@ class Text(str):
         Colour.RED,
         int,
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_plain_values(value: object) -> None:
     """Values whose equality is that of their key text may stand in an alias."""
@@ -63,8 +64,19 @@ def test_plain_values(value: object) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [0.0, -0.0, Text("a"), Decimal(1), datetime.now(UTC), (1,), [1], {}, Odd.ONE, object()],
-    ids=repr,
+    [
+        0.0,
+        -0.0,
+        Text("a"),
+        Decimal(1),
+        datetime(2024, 2, 29, tzinfo=UTC),
+        (1,),
+        [1],
+        {},
+        Odd.ONE,
+        object(),
+    ],
+    ids=shown,
 )
 def test_other_values(value: object) -> None:
     """Values that a dictionary and a key text would judge differently may not."""
@@ -313,6 +325,61 @@ def test_a_tag_kills_the_slot(cache: Cache) -> None:
         cache.sync.invalidate(tags=tags)
     load(1)
     assert calls == [1, 1, 1]
+
+
+def test_tags_that_are_the_same(cache: Cache) -> None:
+    """Calls whose tags are fewer than the function names are cached, and killed by each of them."""
+    calls = []
+
+    @cache.cached(ttl=60, tags=["all", "all", "u:{x}", "u:{y}"])
+    def load(x: int, y: int) -> int:
+        calls.append((x, y))
+        return x
+
+    for x, y in ((1, 1), (1, 2)):
+        for tag in ("all", "u:1", f"u:{y}"):
+            for _ in range(3):
+                assert load(x, y) == x
+            cache.sync.invalidate(tags=[tag])
+    assert calls == [(1, 1)] * 3 + [(1, 2)] * 3
+
+
+def test_a_single_argument(cache: Cache) -> None:
+    """An int or str that is all there is may stand for itself; nothing is taken for it."""
+    calls = []
+
+    @cache.cached(ttl=60)
+    def load(x: Any) -> Any:
+        calls.append(x)
+        return x
+
+    values = (1, True, 1.0, "1", b"1", None, (1, int), "", 0, False, Text("1"))
+    for _ in range(2):
+        for value in values:
+            found = load(value)
+            assert (found, type(found)) == (value, type(value))
+    assert len(calls) == len(values)
+    assert set(load._self_definition.hot.table) >= {1, "1", "", 0}  # type: ignore[attr-defined]
+
+
+def test_a_single_attribute(cache: Cache) -> None:
+    """An attribute that is all there is gets asked for once in a hit."""
+    asked = []
+
+    class User:
+        @property
+        def id(self) -> int:
+            asked.append(1)
+            return 7
+
+    @cache.cached(ttl=60, key="user:{user.id}")
+    def load(user: User) -> str:
+        return "seven"
+
+    load(User())
+    asked.clear()
+    assert load(User()) == "seven"
+    assert asked == [1]
 
 
 def test_a_class_that_gets_a_cache_key(cache: Cache) -> None:

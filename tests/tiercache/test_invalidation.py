@@ -55,7 +55,7 @@ class Stack:
     @property
     def pending(self) -> bool:
         """Whether something is left to be invalidated."""
-        return bool(self.cache._parts.writing._recovery)
+        return bool(self.cache._parts.recovery)
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ async def test_a_refresh_that_was_not_told(stack: Stack) -> None:
 
 
 async def test_events_of_others(make_cache: Callable[..., Cache]) -> None:
-    """An incomplete event makes its hearers go round the tiers, until a complete one comes."""
+    """An incomplete event makes its hearers go round the tiers, until each has reached them."""
     log: list[str] = []
     shared = FakeRemote("redis", log)
     bus = LoggedBus(log)
@@ -198,7 +198,7 @@ async def test_events_of_others(make_cache: Callable[..., Cache]) -> None:
     assert await there.get("k") == "old"
     shared.refuses = {"invalidate"}
     assert await here.invalidate("k") is False
-    recovery = there._parts.writing._recovery
+    recovery = there._parts.recovery
     async with asyncio.timeout(10):
         while not recovery:
             await asyncio.sleep(0.001)

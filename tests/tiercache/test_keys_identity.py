@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.ids import shown
 from tiercache.errors import KeyTemplateError
 from tiercache.keys import class_identity, function_identity, identity_token, is_anonymous
 from tiercache.keys import identity as module_under_test
@@ -150,7 +151,7 @@ def test_a_name_that_says_what_it_does_is_enough(function: Callable[..., object]
         Base.of_class,
         [].append,
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_a_name_that_others_may_have_is_none(function: Callable[..., object]) -> None:
     """Lambdas, closures, bound methods and callables without a name are anonymous."""
@@ -334,7 +335,7 @@ def test_threads_agree_on_a_token() -> None:
     assert len(set(answers[0])) == len(things)
 
 
-@pytest.mark.parametrize("thing", [Slotted(), 1, "x", (1,), None], ids=repr)
+@pytest.mark.parametrize("thing", [Slotted(), 1, "x", (1,), None], ids=shown)
 def test_what_takes_no_weak_reference_is_refused(thing: object) -> None:
     """The refusal names the type and the ways out."""
     with pytest.raises(

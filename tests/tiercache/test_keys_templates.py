@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.ids import shown
 from tiercache.errors import KeyTemplateError
 from tiercache.keys import Field, Template, digest, stable_text
 
@@ -63,7 +64,7 @@ BERLIN = timezone(timedelta(hours=1))
         Name.BOB,
         Level.HIGH,
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_a_field_is_the_text_an_f_string_would_give(value: object) -> None:
     """So a tag written by hand and one made by a template are the same tag."""

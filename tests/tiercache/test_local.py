@@ -129,18 +129,6 @@ def test_unknown_tags(local: Local) -> None:
     assert local.fill(after, slot("k", 2)), "without tags it cannot be meant"
 
 
-def test_replace(local: Local) -> None:
-    """A value that is set voids the loads of its key and takes its place in one step."""
-    flight, _ = enter(local, "k")
-    local.replace(slot("k", "set", "t"))
-    assert not local.fill(flight, slot("k", "loaded"))
-    found = local.lookup("k", None)
-    assert found is not None
-    assert found.value == "set"
-    local.void([], ["t"])
-    assert local.lookup("k", None) is None
-
-
 def test_a_forced_refresh_replaces(local: Local) -> None:
     """What a forced refresh brings is not replaced by a load that began before it."""
     older, _ = enter(local, "k")
@@ -194,7 +182,6 @@ def test_without_a_tier(clock: FakeClock) -> None:
     flight, leads = enter(local, "k")
     assert leads
     assert not local.fill(flight, slot("k"))
-    local.replace(slot("k"))
     local.void(["k"], [])
     assert not flight.fills
     assert local.lookup("k", ()) is None

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.ids import shown
 from tiercache import Cache, CodecError, KeyTemplateError, MemoryTier, PolicyError, RedisTier
 from tiercache.testing import FakeClock
 
@@ -110,7 +111,7 @@ async def test_a_loader_that_is_none(cache: Cache) -> None:
         await cache.get_or_load("k", 5)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("key", ["", 5, None, b"k", "a\0b", "\ud800"], ids=repr)
+@pytest.mark.parametrize("key", ["", 5, None, b"k", "a\0b", "\ud800"], ids=shown)
 async def test_bad_keys(cache: Cache, key: Any) -> None:
     """What is no key is refused by every method, whatever the tiers are."""
     for use in (
@@ -131,7 +132,7 @@ async def test_one_text_for_many_keys(cache: Cache) -> None:
         await cache.get_many("abc")
 
 
-@pytest.mark.parametrize("tags", ["user", [""], [5], ["a\0b"], ["\ud800"]], ids=repr)
+@pytest.mark.parametrize("tags", ["user", [""], [5], ["a\0b"], ["\ud800"]], ids=shown)
 async def test_bad_tags(cache: Cache, tags: Any) -> None:
     """So are bad tags."""
     for use in (

@@ -6,8 +6,9 @@
     tc1:<namespace>:g:<tag>      the token of a tag, 16 bytes
     tc1:<namespace>:n            the generation: the token of a tag that every entry carries
     {tc1:<namespace>}:e          the stream of events
+    {tc1:<namespace>}:h, :r      the marks of transactions (`strict`)
 
-    lease    L | token 16 | run 16
+    lease    L | token 16 | run 16                        W instead of L: somebody waits for it
     value    V | token 16 | run 16 | generation 16 | tags | payload
     tags     count 2 | (length 4 | tag | token 16)*        sorted by tag, each once
 
@@ -25,6 +26,9 @@ from typing import Final, NamedTuple
 from urllib.parse import quote
 
 TOKEN: Final = 16
+
+GRACE: Final = 3600.0
+"""Seconds that a tag is kept beyond a lease, which may be renewed, so that its fill finds it."""
 LEASE: Final = b"L"
 VALUE: Final = b"V"
 
@@ -38,7 +42,7 @@ _TAGS_AT: Final = 1 + 3 * TOKEN
 class Names:
     """The keys of one namespace."""
 
-    __slots__ = ("_slot", "_tag", "generation", "stream")
+    __slots__ = ("_slot", "_tag", "generation", "marks", "reliance", "stream")
 
     def __init__(self, namespace: str) -> None:
         root = b"tc1:" + quote(namespace, safe="", errors="surrogatepass").encode("ascii")
@@ -46,6 +50,8 @@ class Names:
         self._tag = root + b":g:"
         self.generation = root + b":n"
         self.stream = b"{" + root + b"}:e"
+        self.marks = b"{" + root + b"}:h"
+        self.reliance = b"{" + root + b"}:r"
 
     def slot(self, key: str) -> bytes:
         """Return the name of a key's slot."""
@@ -72,6 +78,11 @@ def life(text: str) -> bytes:
 def lease(token: bytes, run: bytes) -> bytes:
     """Return the bytes of a lease."""
     return LEASE + token + run
+
+
+def held(head: bytes) -> bytes | None:
+    """Return the token if the head of a slot is that of a lease; None for a value."""
+    return None if head[:1] == VALUE else head[1 : 1 + TOKEN]
 
 
 def identity(token: bytes, run: bytes) -> bytes:

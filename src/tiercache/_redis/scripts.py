@@ -27,18 +27,47 @@ class Script:
         return (b"EVALSHA", self.digest, b"%d" % len(keys), *keys, *arguments)
 
 
+LEASE: Final = Script("""\
+-- slot | lease, ttl in ms, identity of a value that may go or '': take the slot, unless it holds
+-- somebody else's lease or a value of the same run. Return false when it was taken, else what it
+-- holds, 33 bytes, and the ms until that ends; a lease is marked as waited for.
+local held = redis.pcall('GETRANGE', KEYS[1], 0, 32)
+if type(held) ~= 'string' then held = '' end -- no value of ours, and no string at all
+local mine = string.sub(ARGV[1], 2)
+local theirs = string.sub(held, 2)
+if theirs == mine then return false end
+if theirs == ARGV[3] or string.sub(held, 18) ~= string.sub(ARGV[1], 18) then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  return false
+end
+if string.sub(held, 1, 1) == 'L' then redis.call('SETRANGE', KEYS[1], 0, 'W') end
+return {held, redis.call('PTTL', KEYS[1])}
+""")
+
+RENEW: Final = Script("""\
+-- slot | identity, ttl in ms: let exactly that lease live on
+local held = redis.call('GETRANGE', KEYS[1], 0, 32)
+if string.sub(held, 2) ~= ARGV[1] or string.sub(held, 1, 1) == 'V' then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+""")
+
 FILL: Final = Script("""\
--- slot | identity, value, ttl in ms or -1: replace exactly the lease or value of that identity
-if redis.call('GETRANGE', KEYS[1], 1, 32) ~= ARGV[1] then return 0 end
+-- slot | identity, value, ttl in ms or -1: replace exactly the lease or value of that identity;
+-- return 2 if it was a lease that somebody waited for
+local held = redis.call('GETRANGE', KEYS[1], 0, 32)
+if string.sub(held, 2) ~= ARGV[1] then return 0 end
 if ARGV[3] == '-1' then redis.call('SET', KEYS[1], ARGV[2])
 else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
-return 1
+return string.sub(held, 1, 1) == 'W' and 2 or 1
 """)
 
 RELEASE: Final = Script("""\
--- slot | lease: delete exactly that lease
-if redis.call('GETRANGE', KEYS[1], 0, 32) ~= ARGV[1] then return 0 end
-return redis.call('DEL', KEYS[1])
+-- slot | identity: delete exactly that lease; return 2 if somebody waited for it
+local held = redis.call('GETRANGE', KEYS[1], 0, 32)
+local kind = string.sub(held, 1, 1)
+if string.sub(held, 2) ~= ARGV[1] or kind == 'V' then return 0 end
+redis.call('DEL', KEYS[1])
+return kind == 'W' and 2 or 1
 """)
 
 TOKEN: Final = Script("""\
@@ -80,4 +109,5 @@ end
 return {id, string.format('%.0f', number)}
 """)
 
-BY_DIGEST: Final = {script.digest: script for script in (FILL, RELEASE, TOKEN, PUBLISH)}
+SCRIPTS: Final = (LEASE, RENEW, FILL, RELEASE, TOKEN, PUBLISH)
+BY_DIGEST: Final = {script.digest: script for script in SCRIPTS}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tiercache._sql.names import Tables
+from tiercache.errors import TierError
 
 
 class Fault(NamedTuple):
@@ -38,6 +39,21 @@ def explain(error: BaseException, tables: Tables) -> Fault:
     return Fault(False, "")
 
 
+def tier_error(
+    error: BaseException, system: str, address: str, tables: Tables, operation: str
+) -> TierError:
+    """Return what to raise for a failure of this operation; the caller chains the cause."""
+    fault = explain(error, tables)
+    what = str(error) or type(error).__name__
+    text = f"{system} {address} failed ({operation}): {what}"
+    return TierError(
+        f"{text.rstrip('.')}. {fault.advice}".rstrip(),
+        tier="database",
+        operation=operation,
+        unavailable=fault.unavailable,
+    )
+
+
 def _chain(error: BaseException) -> list[BaseException]:
     """Return the error and what it was raised from."""
     chain: list[BaseException] = []
@@ -50,7 +66,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 def _of_postgres(state: str, tables: Tables) -> Fault:
     """Read an SQLSTATE: https://www.postgresql.org/docs/current/errcodes-appendix.html."""
-    names = f"{tables.entry}, {tables.tag}, {tables.meta}"
+    names = f"{tables.entry}, {tables.tag}, {tables.meta}, {tables.event}"
     if state in ("40001", "40P01"):
         return Fault(False, "Other sessions wrote the same rows again and again.", retry=True)
     if state == "42P01":

@@ -12,8 +12,9 @@ import os
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, cast
 
+from tiercache._sql.line import Line
 from tiercache._sql.per_loop import PerLoop
 from tiercache._sql.program import Job, Need, Program, Row
 
@@ -29,6 +30,21 @@ T = TypeVar("T")
 class Place(Protocol):
     """A database, from any number of event loops."""
 
+    @property
+    def system(self) -> Literal["postgresql", "sqlite"]:
+        """Which database it is, as telemetry names it."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """Where it is, without credentials: two places of one address are one database."""
+        ...
+
+    @property
+    def private(self) -> bool:
+        """Whether nobody but this process can see it: a database in memory."""
+        ...
+
     async def run(self, job: Job[T]) -> T:
         """Do a job on the running loop; errors are the pool's and the driver's."""
         ...
@@ -38,12 +54,31 @@ class Place(Protocol):
         ...
 
 
+def place_of(pool: Pool, timeout: float, max_size: int) -> Place:
+    """Return a place in the database of a pool, with connections of its own.
+
+    ``timeout`` (seconds) bounds what waits there, ``max_size`` the connections or threads of each
+    event loop.
+    """
+    driver: Any = pool.driver
+    if driver.system == "sqlite":
+        return SqlitePlace(driver, timeout, max_size)
+    name = f"{pool.name} (cache)"
+    return PostgresPlace(
+        lambda: pool.sibling(max_size=max_size, name=name), timeout, str(driver.address)
+    )
+
+
 class PostgresPlace:
     """PostgreSQL. Every statement is right alone, so most jobs need no transaction (`Postgres`)."""
 
-    def __init__(self, make_pool: Callable[[], Pool], timeout: float) -> None:
+    def __init__(self, make_pool: Callable[[], Pool], timeout: float, address: str) -> None:
+        self._make_pool = make_pool
         self._pools = PerLoop(lambda: _Closing(make_pool(), timeout))
         self._timeout = timeout
+        self.address: Final = address
+        self.system: Final = "postgresql"
+        self.private: Final = False
 
     async def run(self, job: Job[T]) -> T:
         """Do a job on one connection."""
@@ -55,6 +90,10 @@ class PostgresPlace:
                 return await _drive(program, transaction.fetch)
         async with pool.acquire(timeout=self._timeout) as connection:
             return await _drive(program, connection.fetch)
+
+    def line(self, channel: str, heard: Callable[[str], bool]) -> Line:
+        """Return a connection apart, for the running loop, which hears what is notified."""
+        return Line(self._make_pool().sibling(max_size=1), channel, self._timeout, heard)
 
     async def aclose(self) -> None:
         """Close the pools."""
@@ -87,15 +126,23 @@ class SqlitePlace:
     """
 
     def __init__(self, driver: SQLiteDriver, timeout: float, threads: int) -> None:
-        usual, durable = _drivers(driver, timeout)
-        self._usual = _Face(usual)
-        self._durable = self._usual if durable is usual else _Face(durable)
-        self._crews = PerLoop(lambda: _Crew(threads))
+        self.system: Final = "sqlite"
+        self.private: Final = driver.address.database == ":memory:"
+        self.address: Final = ":memory:" if self.private else os.path.realpath(driver.path)
+        usual, durable = self._drivers = _drivers(driver, timeout)
+        self._usual = Face(usual)
+        self._durable = self._usual if durable is usual else Face(durable)
+        self._crews = PerLoop(lambda: _Crews(threads))
 
     async def run(self, job: Job[T]) -> T:
         """Do a job in a thread."""
-        crew = await self._crews.get()
+        crews = await self._crews.get()
+        crew = crews.reading if job.need is Need.READ else crews.writing
         return await crew.run(lambda given_up: self._do(job, given_up))
+
+    def face(self) -> Face:
+        """Return blocking connections apart, for one who watches the file; he closes them."""
+        return Face(self._drivers[0])
 
     def run_here(self, job: Job[T]) -> T:
         """Do a job in the caller's thread."""
@@ -116,7 +163,7 @@ class SqlitePlace:
             return _drive_here(program, transaction.fetch, given_up)
 
 
-class _Face:
+class Face:
     """The blocking connections of one driver, to the file that is there now.
 
     A file that was deleted or replaced lives on for those who have it open, out of sight of others:
@@ -167,8 +214,26 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+class _Crews:
+    """The threads that work for one loop.
+
+    Writers wait for each other, and for transactions of the application; readers wait for nobody,
+    and so they have threads that no writer can hold: also because such a transaction may be what
+    asks.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.reading = _Crew(threads)
+        self.writing = _Crew(1)
+
+    async def close(self) -> None:
+        """Let the threads end after what they are at; it is bounded by the tier's timeout."""
+        self.reading.dismiss()
+        self.writing.dismiss()
+
+
 class _Crew:
-    """The threads that work for one loop."""
+    """Some threads for one loop."""
 
     def __init__(self, threads: int) -> None:
         from poolkit.drivers._crew import Crew
@@ -185,8 +250,8 @@ class _Crew:
             job.cancelled = True
             raise
 
-    async def close(self) -> None:
-        """Let the threads end after what they are at; it is bounded by the tier's timeout."""
+    def dismiss(self) -> None:
+        """Let the threads end."""
         self._crew.dismiss()
 
 

@@ -21,6 +21,7 @@ from tiercache._sql.program import (
     START,
     VERSION,
     Found,
+    Held,
     Lease,
     Position,
     Program,
@@ -51,7 +52,8 @@ class Postgres:
         return (
             f"CREATE {kind} IF NOT EXISTS {entry} (namespace {text}, key {text},"
             " token text NOT NULL, run text, tags jsonb, names text, expires timestamptz"
-            " NOT NULL, payload bytea, PRIMARY KEY (namespace, key))",
+            " NOT NULL, payload bytea, awaited boolean NOT NULL DEFAULT false,"
+            " PRIMARY KEY (namespace, key))",
             # The payload is compressed already where that pays; a second time is lost work.
             f"ALTER TABLE {entry} ALTER COLUMN payload SET STORAGE EXTERNAL",
             f"CREATE INDEX IF NOT EXISTS {plain}_entry_expires ON {entry} (expires)",
@@ -88,35 +90,73 @@ class Postgres:
     def lease(
         self, namespace: str, tags: Mapping[str, str], leases: list[Lease], ttl: float
     ) -> Program[dict[str, str]]:
-        """Lease and find the tokens in one statement.
+        """Lease and find the tokens in one statement."""
+        tokens, _ = yield from self._lease(namespace, tags, leases, ttl, None)
+        return tokens
+
+    def lease_free(
+        self,
+        namespace: str,
+        tags: Mapping[str, str],
+        leases: list[Lease],
+        ttl: float,
+        seen: list[str],
+    ) -> Program[tuple[dict[str, str], set[str]]]:
+        """As `lease`, in one statement, but leave to others what is theirs."""
+        return (yield from self._lease(namespace, tags, leases, ttl, seen))
+
+    def _lease(
+        self,
+        namespace: str,
+        tags: Mapping[str, str],
+        leases: list[Lease],
+        ttl: float,
+        seen: list[str] | None,
+    ) -> Program[tuple[dict[str, str], set[str]]]:
+        """Lease patiently if there is something ``seen``, if only an empty list.
 
         A tag that another session makes at this moment conflicts with ours and is not in our
         snapshot: neither branch returns it, and it is there when we ask again.
         """
         names, fresh, keys, tokens = list(tags), list(tags.values()), *_columns(leases, 2)
         known: dict[str, str] = {}
+        leased: set[str] = set()
+        mine = [*(seen or ()), *tokens]  # asked again, our own lease is no obstacle
         for _ in range(_ATTEMPTS):
-            args = (namespace, names, fresh, keys, tokens, float(ttl))
+            args = (namespace, names, fresh, keys, tokens, float(ttl), seen is not None, mine)
             rows = yield Statement(self._sql.lease, args)
+            leased.update(str(row[0]) for row in rows if row[2] is None)
             # Both branches return a tag that died while we made it anew; the made one counts.
-            known = {str(tag): str(token) for tag, token, _ in sorted(rows, key=_made_last)}
+            found = sorted((row for row in rows if row[2] is not None), key=_made_last)
+            known = {str(tag): str(token) for tag, token, _ in found}
             if len(known) == len(tags):
                 break
-        return {**tags, **known}
+        return {**tags, **known}, leased
 
-    def release(self, namespace: str, leases: list[Lease]) -> Program[None]:
+    def await_leases(self, namespace: str, keys: list[str]) -> Program[list[Held]]:
+        """Mark the live leases of these slots as waited for, and return them."""
+        rows = yield Statement(self._sql.await_leases, (namespace, keys))
+        return [Held(*row) for row in rows]
+
+    def renew(self, namespace: str, leases: list[Lease], ttl: float) -> Program[set[str]]:
+        """Let these leases live on."""
+        rows = yield Statement(self._sql.renew, (namespace, *_columns(leases, 2), float(ttl)))
+        return {str(row[0]) for row in rows}
+
+    def release(self, namespace: str, leases: list[Lease]) -> Program[set[str]]:
         """Empty the slots that hold these leases."""
-        yield Statement(self._sql.release, (namespace, *_columns(leases, 2)))
+        rows = yield Statement(self._sql.release, (namespace, *_columns(leases, 2)))
+        return {str(row[0]) for row in rows if row[1]}
 
     def fill(
         self, namespace: str, tags: list[str], replacements: list[Replacement]
-    ) -> Program[list[str]]:
+    ) -> Program[dict[str, bool]]:
         """Replace where everything is current, and see to it that the tags live as long."""
         held = [each.held for each in replacements]
         values = [each.value for each in replacements]
         args = (namespace, *_columns(values, len(Value._fields)), held, tags, longest(values))
         rows = yield Statement(self._sql.fill, args)
-        return [str(row[0]) for row in rows]
+        return {str(token): bool(awaited) for token, awaited in rows}
 
     def put(self, namespace: str, tags: list[str], values: list[Value]) -> Program[None]:
         """Replace whatever is there."""
@@ -163,6 +203,8 @@ class _Statements(NamedTuple):
     version: str
     read: str
     lease: str
+    await_leases: str
+    renew: str
     release: str
     fill: str
     put: str
@@ -229,15 +271,38 @@ def _statements(tables: Tables) -> _Statements:
       ON CONFLICT (namespace, tag) DO NOTHING
       RETURNING t.tag, t.token
     ), leased AS (
-      INSERT INTO {entry} (namespace, key, token, expires)
+      INSERT INTO {entry} AS e (namespace, key, token, expires)
       SELECT $1, l.key, l.token, now() + $6::float8 * interval '1 second'
       FROM unnest($4::text[], $5::text[]) AS l (key, token) ORDER BY l.key COLLATE "C"
       ON CONFLICT (namespace, key) DO UPDATE SET token = EXCLUDED.token, run = NULL, tags = NULL,
-        names = NULL, expires = EXCLUDED.expires, payload = NULL
+        names = NULL, expires = EXCLUDED.expires, payload = NULL,
+        awaited = e.awaited AND e.token = EXCLUDED.token
+      WHERE NOT $7::boolean OR e.expires <= now() OR e.token = ANY ($8::text[])
+        OR e.payload IS NOT NULL AND ({_readable(tables, "e", "$1")}) IS NOT TRUE
+      RETURNING e.key
     )
     SELECT t.tag, t.token, false FROM {tag} t
     WHERE t.namespace = $1 AND t.tag = ANY ($2::text[])
-    UNION ALL SELECT made.tag, made.token, true FROM made""",
+    UNION ALL SELECT made.tag, made.token, true FROM made
+    UNION ALL SELECT leased.key, '', NULL FROM leased""",
+        await_leases=f"""
+    WITH theirs AS MATERIALIZED (
+      SELECT e.key FROM {entry} e WHERE e.namespace = $1 AND e.key = ANY ($2::text[])
+        AND e.payload IS NULL AND e.expires > now() ORDER BY e.key FOR UPDATE
+    )
+    UPDATE {entry} e SET awaited = true FROM theirs
+    WHERE e.namespace = $1 AND e.key = theirs.key AND e.payload IS NULL AND e.expires > now()
+    RETURNING e.key, e.token, extract(epoch FROM e.expires - now())::float8""",
+        renew=f"""
+    WITH own AS MATERIALIZED (
+      SELECT e.key, e.token FROM {entry} e
+      JOIN unnest($2::text[], $3::text[]) AS l (key, token) ON e.key = l.key AND e.token = l.token
+      WHERE e.namespace = $1 AND e.payload IS NULL AND e.expires > now()
+      ORDER BY e.key FOR UPDATE OF e
+    )
+    UPDATE {entry} e SET expires = now() + $4::float8 * interval '1 second' FROM own
+    WHERE e.namespace = $1 AND e.key = own.key AND e.token = own.token AND e.payload IS NULL
+    RETURNING e.token""",
         release=f"""
     WITH own AS MATERIALIZED (
       SELECT e.key, e.token FROM {entry} e
@@ -245,7 +310,8 @@ def _statements(tables: Tables) -> _Statements:
       WHERE e.namespace = $1 AND e.payload IS NULL ORDER BY e.key FOR UPDATE OF e
     )
     DELETE FROM {entry} e USING own
-    WHERE e.namespace = $1 AND e.key = own.key AND e.token = own.token AND e.payload IS NULL""",
+    WHERE e.namespace = $1 AND e.key = own.key AND e.token = own.token AND e.payload IS NULL
+    RETURNING e.token, e.awaited""",
         fill=f"""
     WITH given AS {given.format("$9")}, ours AS MATERIALIZED (
       SELECT e.key FROM given g
@@ -254,10 +320,10 @@ def _statements(tables: Tables) -> _Statements:
       ORDER BY e.key FOR UPDATE OF e
     ), kept AS ({_kept(tables, "$10::text[]", "$11::float8")})
     UPDATE {entry} e SET token = g.token, run = g.run, tags = g.tags, names = g.names,
-      expires = g.expires, payload = g.payload
+      expires = g.expires, payload = g.payload, awaited = e.awaited AND e.payload IS NULL
     FROM given g JOIN ours ON ours.key = g.key
     WHERE e.namespace = $1 AND e.key = g.key AND e.token = g.held
-    RETURNING e.token""",
+    RETURNING e.token, e.awaited""",
         put=f"""
     WITH kept AS ({_kept(tables, "$9::text[]", "$10::float8")})
     INSERT INTO {entry} (namespace, key, token, run, tags, names, payload, expires)
@@ -265,7 +331,7 @@ def _statements(tables: Tables) -> _Statements:
     FROM {given.format("NULL")} AS g ORDER BY g.key COLLATE "C"
     ON CONFLICT (namespace, key) DO UPDATE SET token = EXCLUDED.token, run = EXCLUDED.run,
       tags = EXCLUDED.tags, names = EXCLUDED.names, expires = EXCLUDED.expires,
-      payload = EXCLUDED.payload""",
+      payload = EXCLUDED.payload, awaited = false""",
         delete_keys=f"""
     WITH doomed AS MATERIALIZED (
       SELECT e.key FROM {entry} e WHERE e.namespace = $1 AND e.key = ANY ($2::text[])

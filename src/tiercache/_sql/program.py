@@ -23,7 +23,7 @@ class Statement(NamedTuple):
     args: tuple[object, ...] = ()
 
 
-VERSION: Final = "1"
+VERSION: Final = "2"
 """Of the schema; another one in the database is refused."""
 
 GRACE: Final = 3600.0
@@ -70,6 +70,17 @@ class Lease(NamedTuple):
 
     key: str
     token: str
+
+
+class Held(NamedTuple):
+    """Somebody's lease: its token, and the seconds until it ends.
+
+    No token and no time stand for what was filled or emptied in this moment.
+    """
+
+    key: str
+    token: str
+    remaining: float
 
 
 class Value(NamedTuple):
@@ -133,16 +144,38 @@ class Dialect(Protocol):
         """
         ...
 
-    def release(self, namespace: str, leases: list[Lease]) -> Program[None]:
-        """Empty the slots that hold these leases."""
+    def lease_free(
+        self,
+        namespace: str,
+        tags: Mapping[str, str],
+        leases: list[Lease],
+        ttl: float,
+        seen: list[str],
+    ) -> Program[tuple[dict[str, str], set[str]]]:
+        """As `lease`, but leave live leases alone, and readable values whose token is not ``seen``.
+
+        Return the keys that were leased, too.
+        """
+        ...
+
+    def await_leases(self, namespace: str, keys: list[str]) -> Program[list[Held]]:
+        """Mark the live leases of these slots as waited for, and return them."""
+        ...
+
+    def renew(self, namespace: str, leases: list[Lease], ttl: float) -> Program[set[str]]:
+        """Let these leases live on; return the tokens of those that are there."""
+        ...
+
+    def release(self, namespace: str, leases: list[Lease]) -> Program[set[str]]:
+        """Empty the slots that hold these leases; return the tokens of those waited for."""
         ...
 
     def fill(
         self, namespace: str, tags: list[str], replacements: list[Replacement]
-    ) -> Program[list[str]]:
+    ) -> Program[dict[str, bool]]:
         """Replace where the held token, the run and the tags are current.
 
-        Return the tokens of the values that are there now.
+        Return the tokens of the values that are there now, and whether somebody waited for them.
         """
         ...
 

@@ -19,6 +19,7 @@ from tiercache._sql.program import (
     START,
     VERSION,
     Found,
+    Held,
     Lease,
     Position,
     Program,
@@ -35,6 +36,8 @@ OLDEST: Final = (3, 35, 0)
 
 _NOW: Final = "((julianday('now') - 2440587.5) * 86400.0)"
 _NEVER: Final = "9e999"
+_OURS: Final = """(key, token) IN (
+        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each($2))"""
 _CHUNK: Final = 100
 """Rows of ``VALUES`` in one statement: 801 parameters, under the smallest limit in use (999)."""
 
@@ -53,7 +56,8 @@ class Sqlite:
             # The payload comes last: what is in front of it is read without its overflow pages.
             f"CREATE TABLE IF NOT EXISTS {entry} (namespace TEXT NOT NULL,"
             " key TEXT NOT NULL, token TEXT NOT NULL, run TEXT, tags TEXT, names TEXT,"
-            " expires REAL NOT NULL, payload BLOB, PRIMARY KEY (namespace, key))",
+            " expires REAL NOT NULL, awaited INTEGER NOT NULL DEFAULT 0, payload BLOB,"
+            " PRIMARY KEY (namespace, key))",
             f"CREATE INDEX IF NOT EXISTS {plain}_entry_expires ON {entry} (expires)",
             f"CREATE TABLE IF NOT EXISTS {tag} (namespace TEXT NOT NULL, tag TEXT NOT NULL,"
             " token TEXT NOT NULL, expires REAL NOT NULL, PRIMARY KEY (namespace, tag))"
@@ -94,6 +98,29 @@ class Sqlite:
         self, namespace: str, tags: Mapping[str, str], leases: list[Lease], ttl: float
     ) -> Program[dict[str, str]]:
         """Find the tokens, make those that are missing, lease."""
+        tokens, _ = yield from self._lease(namespace, tags, leases, ttl, None)
+        return tokens
+
+    def lease_free(
+        self,
+        namespace: str,
+        tags: Mapping[str, str],
+        leases: list[Lease],
+        ttl: float,
+        seen: list[str],
+    ) -> Program[tuple[dict[str, str], set[str]]]:
+        """As `lease`, but leave to others what is theirs."""
+        return (yield from self._lease(namespace, tags, leases, ttl, seen))
+
+    def _lease(
+        self,
+        namespace: str,
+        tags: Mapping[str, str],
+        leases: list[Lease],
+        ttl: float,
+        seen: list[str] | None,
+    ) -> Program[tuple[dict[str, str], set[str]]]:
+        """Lease patiently if there is something ``seen``, if only an empty list."""
         known = yield from self._tokens(namespace, list(tags))
         missing = {tag: token for tag, token in tags.items() if tag not in known}
         if missing:
@@ -101,29 +128,47 @@ class Sqlite:
             yield Statement(self._sql.make_tags, args)
             # Outside a transaction somebody else may have made them: what is there counts.
             known |= yield from self._tokens(namespace, list(missing))
+        leased: set[str] = set()
         if leases:
-            yield Statement(self._sql.lease, (namespace, json.dumps(dict(leases)), ttl))
-        return {**tags, **known}
+            # Asked again, our own lease is no obstacle.
+            mine = [*(seen or ()), *(lease.token for lease in leases)]
+            wanted = json.dumps(dict(leases))
+            rows = yield Statement(
+                self._sql.lease, (namespace, wanted, ttl, seen is not None, json.dumps(mine))
+            )
+            leased = {str(row[0]) for row in rows}
+        return {**tags, **known}, leased
+
+    def await_leases(self, namespace: str, keys: list[str]) -> Program[list[Held]]:
+        """Mark the live leases of these slots as waited for, and return them."""
+        rows = yield Statement(self._sql.await_leases, (namespace, json.dumps(keys)))
+        return [Held(*row) for row in rows]
+
+    def renew(self, namespace: str, leases: list[Lease], ttl: float) -> Program[set[str]]:
+        """Let these leases live on."""
+        rows = yield Statement(self._sql.renew, (namespace, json.dumps(leases), ttl))
+        return {str(row[0]) for row in rows}
 
     def _tokens(self, namespace: str, tags: list[str]) -> Program[dict[str, str]]:
         """Return the tokens of the tags that have one."""
         rows = yield Statement(self._sql.tokens, (namespace, json.dumps(tags)))
         return {str(row[0]): str(row[1]) for row in rows}
 
-    def release(self, namespace: str, leases: list[Lease]) -> Program[None]:
+    def release(self, namespace: str, leases: list[Lease]) -> Program[set[str]]:
         """Empty the slots that hold these leases."""
-        yield Statement(self._sql.release, (namespace, json.dumps(leases)))
+        rows = yield Statement(self._sql.release, (namespace, json.dumps(leases)))
+        return {str(row[0]) for row in rows if row[1]}
 
     def fill(
         self, namespace: str, tags: list[str], replacements: list[Replacement]
-    ) -> Program[list[str]]:
+    ) -> Program[dict[str, bool]]:
         """Replace where everything is current, and see to it that the tags live as long."""
         yield from self._keep(namespace, tags, [each.value for each in replacements])
-        done: list[str] = []
+        done: dict[str, bool] = {}
         for chunk in _chunks([(*each.value, each.held) for each in replacements]):
             sql = _with_rows(self._sql.fill, len(chunk), len(chunk[0]))
             rows = yield Statement(sql, (namespace, *(item for row in chunk for item in row)))
-            done += [str(row[0]) for row in rows]
+            done |= {str(token): bool(awaited) for token, awaited in rows}
         return done
 
     def put(self, namespace: str, tags: list[str], values: list[Value]) -> Program[None]:
@@ -191,6 +236,8 @@ class _Statements(NamedTuple):
     make_tags: str
     keep_tags: str
     lease: str
+    await_leases: str
+    renew: str
     release: str
     fill: str
     put: str
@@ -239,21 +286,34 @@ def _statements(tables: Tables) -> _Statements:
     WHERE namespace = $1 AND tag IN (SELECT value FROM json_each($2))
       AND expires < coalesce({_NOW} + $3, {_NEVER})""",
         lease=f"""
-    INSERT INTO {entry} (namespace, key, token, expires)
+    INSERT INTO {entry} AS e (namespace, key, token, expires)
     SELECT $1, l.key, l.value, {_NOW} + $3 FROM json_each($2) AS l WHERE true
     ON CONFLICT (namespace, key) DO UPDATE SET token = excluded.token, run = NULL, tags = NULL,
-      names = NULL, expires = excluded.expires, payload = NULL""",
+      names = NULL, expires = excluded.expires, payload = NULL,
+      awaited = e.awaited AND e.token = excluded.token
+    WHERE NOT $4 OR e.expires <= {_NOW} OR e.token IN (SELECT value FROM json_each($5))
+      OR e.payload IS NOT NULL AND ({_readable(tables, "e", "$1")}) IS NOT TRUE
+    RETURNING key""",
+        await_leases=f"""
+    UPDATE {entry} SET awaited = 1
+    WHERE namespace = $1 AND payload IS NULL AND expires > {_NOW}
+      AND key IN (SELECT value FROM json_each($2))
+    RETURNING key, token, expires - {_NOW}""",
+        renew=f"""
+    UPDATE {entry} SET expires = {_NOW} + $3
+    WHERE namespace = $1 AND payload IS NULL AND expires > {_NOW} AND {_OURS}
+    RETURNING token""",
         release=f"""
-    DELETE FROM {entry} WHERE namespace = $1 AND payload IS NULL
-      AND (key, token) IN (
-        SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each($2))""",
+    DELETE FROM {entry} WHERE namespace = $1 AND payload IS NULL AND {_OURS}
+    RETURNING token, awaited""",
         fill=f"""
     WITH g (key, token, run, tags, names, payload, ttl, held) AS (VALUES ($rows))
     UPDATE {entry} AS e SET token = g.token, run = g.run, tags = g.tags, names = g.names,
-      expires = coalesce({_NOW} + g.ttl, {_NEVER}), payload = g.payload
+      expires = coalesce({_NOW} + g.ttl, {_NEVER}), payload = g.payload,
+      awaited = e.awaited AND e.payload IS NULL
     FROM g WHERE e.namespace = $1 AND e.key = g.key AND e.token = g.held AND e.expires > {_NOW}
       AND {_readable(tables, "g", "$1")}
-    RETURNING token""",
+    RETURNING token, awaited""",
         put=f"""
     WITH g (key, token, run, tags, names, payload, ttl) AS (VALUES ($rows))
     INSERT INTO {entry} (namespace, key, token, run, tags, names, expires, payload)
@@ -261,7 +321,7 @@ def _statements(tables: Tables) -> _Statements:
     FROM g WHERE true
     ON CONFLICT (namespace, key) DO UPDATE SET token = excluded.token, run = excluded.run,
       tags = excluded.tags, names = excluded.names, expires = excluded.expires,
-      payload = excluded.payload""",
+      payload = excluded.payload, awaited = 0""",
         delete_keys=f"""
     DELETE FROM {entry} WHERE namespace = $1 AND key IN (SELECT value FROM json_each($2))""",
         delete_tags=f"""

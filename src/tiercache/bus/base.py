@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Protocol
 
 from tiercache.events import Event
+
+_log = logging.getLogger("tiercache.bus")
 
 
 class Listener(Protocol):
@@ -32,7 +35,10 @@ class Listener(Protocol):
 
 
 class Bus(Protocol):
-    """Carries events between processes, in order, to everybody who listens."""
+    """Carries events between processes to everybody who listens.
+
+    What was published after something else had been published comes after it.
+    """
 
     @property
     def proven(self) -> float:
@@ -54,3 +60,12 @@ class Bus(Protocol):
     async def aclose(self) -> None:
         """Let go of connections; ``run`` has been cancelled before."""
         ...
+
+
+def hand_on(data: bytes, listener: Listener) -> None:
+    """Hand on one event; what cannot be read or applied may have been an invalidation."""
+    try:
+        listener.heard(Event.decode(data))
+    except Exception:  # noqa: BLE001 - the bus goes on behind an event that did not
+        _log.exception("an event was not applied; everything is taken for invalidated")
+        listener.gap("an event could not be applied")

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from tiercache.bus.base import Listener
-from tiercache.events import Event
+from tiercache.bus.base import Listener, hand_on
 
 BACKLOG: Final = 10_000
 """Events that wait for one listener; beyond that it is told of a gap instead."""
-
-
-_log = logging.getLogger("tiercache.bus")
 
 
 class LocalBus:
@@ -60,7 +55,7 @@ class LocalBus:
                 if overflowed:
                     listener.gap(f"more than {BACKLOG} events were waiting")
                 for data in events:
-                    _deliver(data, listener)
+                    hand_on(data, listener)
         finally:
             with self._lock:
                 self._boxes.discard(box)
@@ -68,15 +63,6 @@ class LocalBus:
 
     async def aclose(self) -> None:
         """Do nothing: there is nothing to let go of."""
-
-
-def _deliver(data: bytes, listener: Listener) -> None:
-    """Hand on one event; what cannot be read or applied may have been an invalidation."""
-    try:
-        listener.heard(Event.decode(data))
-    except Exception:  # noqa: BLE001 - the bus goes on behind an event that did not
-        _log.exception("an event was not applied; everything is taken for invalidated")
-        listener.gap("an event could not be applied")
 
 
 class _Box:

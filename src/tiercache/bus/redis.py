@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 from tiercache._deadline import Deadline
 from tiercache._redis import frames, stream
 from tiercache._redis.server import Server, refuse
-from tiercache._redis.stream import Entry, Position
-from tiercache.bus.base import Listener
+from tiercache._redis.stream import Position
+from tiercache.bus.base import Listener, hand_on
 from tiercache.errors import TierError
-from tiercache.events import Event
 
 if TYPE_CHECKING:
     from tiercache._redis.link import Command, Link
@@ -142,7 +141,7 @@ class RedisBus:
             if why is not None:
                 listener.gap(why)
             if entry.field == stream.EVENT:
-                _tell(entry, listener)
+                hand_on(entry.content, listener)
             seen = seen or (entry.field == stream.PROBE and entry.content == probe)
         return seen
 
@@ -163,12 +162,3 @@ class RedisBus:
     def _entry(self, contents: Sequence[bytes], field: bytes) -> Command:
         fresh = os.urandom(frames.TOKEN)
         return stream.publish(self._stream, contents, fresh=fresh, field=field)
-
-
-def _tell(entry: Entry, listener: Listener) -> None:
-    """Hand on one event; what cannot be read or applied may have been an invalidation."""
-    try:
-        listener.heard(Event.decode(entry.content))
-    except Exception:  # noqa: BLE001 - the stream goes on behind an event that did not
-        _log.exception("an event was not applied; everything is taken for invalidated")
-        listener.gap("an event could not be applied")

@@ -44,9 +44,10 @@ class Template:
     ``option`` is where it was given (``key``, ``tags`` or ``keys``) and ``where`` the name of the
     function, both for messages. ``names`` are the parameters that fields may start with; None
     allows any, as for the payload of an event. Whatever is wrong raises `KeyTemplateError`.
+    ``literals`` are the texts before, between and behind the fields.
     """
 
-    __slots__ = ("_head", "_names", "_option", "_steps", "_where", "fields", "text")
+    __slots__ = ("_names", "_option", "_steps", "_where", "fields", "literals", "text")
 
     def __init__(
         self, text: str, *, option: str, names: Collection[str] | None, where: str
@@ -56,7 +57,7 @@ class Template:
         self._where = where
         self._names = names
         literals, self.fields = self._parse()
-        self._head = literals[0]
+        self.literals = tuple(literals)
         self._steps = tuple(zip(self.fields, literals[1:], self._guards(literals), strict=True))
 
     def __repr__(self) -> str:
@@ -64,7 +65,7 @@ class Template:
 
     def render(self, arguments: Mapping[str, object]) -> str:
         """Fill the fields; a value that has no place in a key raises `KeyTemplateError`."""
-        parts = [self._head]
+        parts = [self.literals[0]]
         for field, literal, guarded in self._steps:
             value = self._look_up(field, arguments)
             if field.digest:

@@ -10,11 +10,15 @@ forgets (a restart, an eviction, FLUSHALL) is an invalidation by itself, and a l
 before an invalidation finds nothing to replace when it comes to fill. Tags work the same way: a
 random token per tier and tag, made by a miss, deleted by an invalidation, compared on reading.
 ``run`` names the server's life (its run id), so that what comes back from a snapshot is a miss.
+
+A lease is the single flight across processes as well: who asks patiently leaves somebody else's
+alone (`Leased`), and whoever fills or releases it learns that it was waited for (`Filled`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import IntEnum
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -25,10 +29,14 @@ Kind = Literal["redis", "database"]
 
 
 class Ask(NamedTuple):
-    """One entry that is wanted. ``tags=None`` takes it with whatever tags it carries."""
+    """One entry that is wanted. ``tags=None`` takes it with whatever tags it carries.
+
+    ``seen`` is the token of a value that was read and is of no use: a patient lease may replace it.
+    """
 
     key: str
     tags: tuple[str, ...] | None
+    seen: bytes = b""
 
 
 class Basis(NamedTuple):
@@ -41,6 +49,17 @@ class Basis(NamedTuple):
     token: bytes
     tags: tuple[tuple[str, bytes], ...]
     run: bytes
+
+
+class Leased(NamedTuple):
+    """A slot that a patient lease left alone: somebody else's lease, by its token.
+
+    It ends in ``remaining`` seconds unless its holder keeps it alive. 0 says that there is no lease
+    to wait for: it was filled or emptied just now, so it is worth reading again.
+    """
+
+    token: bytes
+    remaining: float
 
 
 class Stored(NamedTuple):
@@ -56,6 +75,21 @@ class Fill(NamedTuple):
     basis: Basis
     payload: bytes
     ttl: float | None
+
+
+class Filled(IntEnum):
+    """What became of a `Fill`; true where the value can be read now."""
+
+    REFUSED = 0
+    """The slot does not hold the basis any more."""
+    STORED = 1
+    AWAITED = 2
+    """Stored, and somebody waited for the lease."""
+    IN_VAIN = 3
+    """The lease is used up, and was waited for, but a tag is no more what it was."""
+
+    def __bool__(self) -> bool:
+        return self in (Filled.STORED, Filled.AWAITED)
 
 
 class Put(NamedTuple):
@@ -113,19 +147,30 @@ class Operations(Protocol):
         """Return each value that is readable: its run, its tags and all their tokens agree."""
         ...
 
-    async def lease(self, asks: Sequence[Ask], ttl: float) -> list[Basis]:
+    async def lease(
+        self, asks: Sequence[Ask], ttl: float, patient: bool = False
+    ) -> list[Basis | Leased]:
         """Put a fresh lease of ``ttl`` seconds in each slot and make missing tag tokens.
 
-        Called after a read that missed: the slot's lease or unreadable value is replaced.
+        Called after a read that missed: the slot's lease or unreadable value is replaced. Asked
+        patiently, a live lease is left alone, and marked as waited for; so is a value that came
+        since the read.
         """
         ...
 
-    async def release(self, bases: Sequence[Basis]) -> None:
-        """Empty each slot that still holds exactly this lease; for loads that came to nothing."""
+    async def renew(self, bases: Sequence[Basis], ttl: float) -> list[bool]:
+        """Let each lease live ``ttl`` seconds from now; False where it is not there any more."""
         ...
 
-    async def fill(self, fills: Sequence[Fill]) -> list[bool]:
-        """Replace each slot that still holds its basis; False where it does not any more."""
+    async def release(self, bases: Sequence[Basis]) -> list[bool]:
+        """Empty each slot that still holds exactly this lease; for loads that came to nothing.
+
+        True where it did and somebody waited for it.
+        """
+        ...
+
+    async def fill(self, fills: Sequence[Fill]) -> list[Filled]:
+        """Replace each slot that still holds its basis."""
         ...
 
     async def put(self, puts: Sequence[Put]) -> None:
@@ -150,15 +195,15 @@ class Blocking(Protocol):
         """As `Operations.read`."""
         ...
 
-    def lease(self, asks: Sequence[Ask], ttl: float) -> list[Basis]:
+    def lease(self, asks: Sequence[Ask], ttl: float, patient: bool = False) -> list[Basis | Leased]:
         """As `Operations.lease`."""
         ...
 
-    def release(self, bases: Sequence[Basis]) -> None:
+    def release(self, bases: Sequence[Basis]) -> list[bool]:
         """As `Operations.release`."""
         ...
 
-    def fill(self, fills: Sequence[Fill]) -> list[bool]:
+    def fill(self, fills: Sequence[Fill]) -> list[Filled]:
         """As `Operations.fill`."""
         ...
 

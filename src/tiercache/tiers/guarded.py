@@ -25,7 +25,9 @@ from tiercache.tiers.base import (
     Basis,
     Blocking,
     Fill,
+    Filled,
     Kind,
+    Leased,
     Put,
     RemoteTier,
     Stored,
@@ -61,10 +63,11 @@ class GuardedTier:
         observer: Observer,
         spawn: Spawn,
         on_restored: Callable[[], None] | None = None,
+        counters: TierCounters | None = None,
     ) -> None:
         self.tier: Final = tier
         self.level: Final = level
-        self.counters: Final = TierCounters()
+        self.counters: Final = TierCounters() if counters is None else counters
         self._clock = clock
         self._observer = observer
         self._spawn = spawn
@@ -82,6 +85,11 @@ class GuardedTier:
 
     def __repr__(self) -> str:
         return f"<{self.level} {self.tier!r}, circuit {self.circuit}>"
+
+    @property
+    def origin(self) -> GuardedTier:
+        """The tier that this is a view of: itself, if it is none."""
+        return self
 
     @property
     def kind(self) -> Kind:
@@ -136,15 +144,21 @@ class GuardedTier:
         """As `Operations.read`."""
         return self.count_read(await self._guard("read", lambda: self.tier.read(asks)))
 
-    async def lease(self, asks: Sequence[Ask], ttl: float) -> list[Basis]:
+    async def lease(
+        self, asks: Sequence[Ask], ttl: float, patient: bool = False
+    ) -> list[Basis | Leased]:
         """As `Operations.lease`."""
-        return await self._guard("lease", lambda: self.tier.lease(asks, ttl))
+        return await self._guard("lease", lambda: self.tier.lease(asks, ttl, patient))
 
-    async def release(self, bases: Sequence[Basis]) -> None:
+    async def renew(self, bases: Sequence[Basis], ttl: float) -> list[bool]:
+        """As `Operations.renew`."""
+        return await self._guard("renew", lambda: self.tier.renew(bases, ttl))
+
+    async def release(self, bases: Sequence[Basis]) -> list[bool]:
         """As `Operations.release`."""
-        await self._guard("release", lambda: self.tier.release(bases))
+        return await self._guard("release", lambda: self.tier.release(bases))
 
-    async def fill(self, fills: Sequence[Fill]) -> list[bool]:
+    async def fill(self, fills: Sequence[Fill]) -> list[Filled]:
         """As `Operations.fill`."""
         filled = await self._guard("fill", lambda: self.tier.fill(fills))
         self.count_written(fills)
@@ -333,15 +347,15 @@ class GuardedBlocking:
         """As `Operations.read`."""
         return self._guarded.count_read(self._guard("read", lambda: self._inner.read(asks)))
 
-    def lease(self, asks: Sequence[Ask], ttl: float) -> list[Basis]:
+    def lease(self, asks: Sequence[Ask], ttl: float, patient: bool = False) -> list[Basis | Leased]:
         """As `Operations.lease`."""
-        return self._guard("lease", lambda: self._inner.lease(asks, ttl))
+        return self._guard("lease", lambda: self._inner.lease(asks, ttl, patient))
 
-    def release(self, bases: Sequence[Basis]) -> None:
+    def release(self, bases: Sequence[Basis]) -> list[bool]:
         """As `Operations.release`."""
-        self._guard("release", lambda: self._inner.release(bases))
+        return self._guard("release", lambda: self._inner.release(bases))
 
-    def fill(self, fills: Sequence[Fill]) -> list[bool]:
+    def fill(self, fills: Sequence[Fill]) -> list[Filled]:
         """As `Operations.fill`."""
         filled = self._guard("fill", lambda: self._inner.fill(fills))
         self._guarded.count_written(fills)

@@ -10,20 +10,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tiercache._redis import frames
 from tiercache._redis.address import Address
 from tiercache._redis.frames import TOKEN as SIZE
-from tiercache._redis.scripts import FILL, RELEASE, TOKEN
+from tiercache._redis.scripts import FILL, LEASE, RELEASE, RENEW, TOKEN
 from tiercache._redis.server import Server, refuse
 from tiercache._redis.stream import publish
 from tiercache.errors import PolicyError, TierError
-from tiercache.tiers.base import Ask, Basis, Fill, Kind, Put, Stored
+from tiercache.tiers.base import Ask, Basis, Fill, Filled, Kind, Leased, Put, Stored
 
 if TYPE_CHECKING:
     from tiercache._redis.client import Answer
     from tiercache._redis.link import Command
+    from tiercache._redis.scripts import Script
 
 _Number = TypeVar("_Number", int, float)
 _ATTEMPTS: Final = 3
@@ -57,6 +58,8 @@ class RedisTier:
         self._timeout = timeout
         self._names: frames.Names | None = None
         self._tokens: dict[bytes, bytes] = {}
+        self._useless: dict[bytes, bytes] = {}
+        """What reads found in slots and could not use: what a patient lease may replace."""
 
     def __repr__(self) -> str:
         return f"RedisTier({str(self.server.address)!r})"
@@ -106,6 +109,7 @@ class RedisTier:
         answer = await self._call([(b"MGET", *keys)], "read")
         [[generation, *found]] = answer.replies
         if generation is None:
+            self._note_useless(slots, found, [None] * len(asks))
             return [None] * len(asks)
         tokens = _known(tags, found[len(slots) :])
         results: list[Stored | None] = []
@@ -126,60 +130,65 @@ class RedisTier:
             for place in await self._current(unnamed):
                 index, value = unnamed[place]
                 results[index] = _stored(asks[index].key, value, answer.run, generation)
+        self._note_useless(slots, found, results)
         return results
 
-    async def lease(self, asks: Sequence[Ask], ttl: float) -> list[Basis]:
+    async def lease(
+        self, asks: Sequence[Ask], ttl: float, patient: bool = False
+    ) -> list[Basis | Leased]:
         """Put a fresh lease of ``ttl`` seconds in each slot and make missing tag tokens."""
         if not asks:
             return []
         names = self._bound
         tags = list(dict.fromkeys(tag for ask in asks for tag in ask.tags or ()))
-        leases = _fresh(len(asks))
+        tokens = _fresh(len(asks))
         life = _milliseconds(ttl)
-        make = self._make(tags, life)
+        make = self._make(tags, _milliseconds(ttl + frames.GRACE))
+        useless = [self._useless.pop(names.slot(ask.key), b"") for ask in asks]
         run = await self.server.run("lease")
         for _ in range(_ATTEMPTS):
-            sets: list[Command] = [
-                (b"SET", names.slot(ask.key), frames.lease(token, run), b"PX", life)
-                for ask, token in zip(asks, leases, strict=True)
-            ]
-            answer = await self._call_for(run, [*sets, *make], "lease")
+            takes: list[Command] = []
+            for ask, token, seen in zip(asks, tokens, useless, strict=True):
+                slot, lease = names.slot(ask.key), frames.lease(token, run)
+                if patient:
+                    replaceable = frames.identity(ask.seen, run) if ask.seen else seen
+                    takes.append(LEASE.on((slot,), lease, life, replaceable))
+                else:
+                    takes.append((b"SET", slot, lease, b"PX", life))
+            answer = await self._call_for(run, [*takes, *make], "lease")
             if isinstance(answer, bytes):
                 run = answer
                 continue
-            generation, tokens = self._made(tags, answer.replies[len(sets) :])
+            generation, current = self._made(tags, answer.replies[len(takes) :])
             return [
-                Basis(
+                _leased(reply)
+                if isinstance(reply, list)
+                else Basis(
                     ask.key,
                     token,
-                    tuple((tag, tokens[tag]) for tag in dict.fromkeys(ask.tags or ())),
+                    tuple((tag, current[tag]) for tag in dict.fromkeys(ask.tags or ())),
                     run + generation,
                 )
-                for ask, token in zip(asks, leases, strict=True)
+                for ask, token, reply in zip(asks, tokens, answer.replies, strict=False)
             ]
         raise self._restless("lease")
 
-    async def release(self, bases: Sequence[Basis]) -> None:
-        """Empty each slot that still holds exactly this lease."""
-        if bases:
-            names = self._bound
-            await self._call(
-                [
-                    RELEASE.on(
-                        (names.slot(basis.key),), frames.lease(basis.token, basis.run[:SIZE])
-                    )
-                    for basis in bases
-                ],
-                "release",
-            )
+    async def renew(self, bases: Sequence[Basis], ttl: float) -> list[bool]:
+        """Let each lease live ``ttl`` seconds from now."""
+        life = _milliseconds(ttl)
+        return [reply == 1 for reply in await self._on_leases(RENEW, bases, "renew", life)]
 
-    async def fill(self, fills: Sequence[Fill]) -> list[bool]:
+    async def release(self, bases: Sequence[Basis]) -> list[bool]:
+        """Empty each slot that still holds exactly this lease."""
+        return [reply == 2 for reply in await self._on_leases(RELEASE, bases, "release")]
+
+    async def fill(self, fills: Sequence[Fill]) -> list[Filled]:
         """Replace each slot that still holds its basis and whose tags are still what they were.
 
         The ttl of its tags is extended with it. A basis from another life of the server is refused
         without asking.
         """
-        results = [False] * len(fills)
+        results = [Filled.REFUSED] * len(fills)
         runs: dict[bytes, list[int]] = {}
         for index, fill in enumerate(fills):
             runs.setdefault(fill.basis.run[:SIZE], []).append(index)
@@ -270,7 +279,27 @@ class RedisTier:
             if all(tokens.get(tag) == token for tag, token in value.tags)
         ]
 
-    async def _fill(self, fills: Sequence[Fill], run: bytes) -> list[bool]:
+    async def _on_leases(
+        self, script: Script, bases: Sequence[Basis], operation: str, *arguments: bytes
+    ) -> Sequence[object]:
+        """Run a script on the slot of each lease."""
+        if not bases:
+            return []
+        names = self._bound
+        answer = await self._call(
+            [
+                script.on(
+                    (names.slot(basis.key),),
+                    frames.identity(basis.token, basis.run[:SIZE]),
+                    *arguments,
+                )
+                for basis in bases
+            ],
+            operation,
+        )
+        return answer.replies
+
+    async def _fill(self, fills: Sequence[Fill], run: bytes) -> list[Filled]:
         names = self._bound
         writes: list[Command] = []
         lives: dict[bytes, bytes] = {names.generation: b"-1"}
@@ -286,14 +315,29 @@ class RedisTier:
         extends = [TOKEN.on((name,), b"", life) for name, life in lives.items()]
         answer = await self._call_for(run, [*writes, *extends], "fill")
         if isinstance(answer, bytes):
-            return [False] * len(fills)
+            return [Filled.REFUSED] * len(fills)
         current = dict(zip(lives, answer.replies[len(writes) :], strict=True))
         return [
-            reply == 1
-            and current[names.generation] == fill.basis.run[SIZE:]
-            and all(current[names.tag(tag)] == token for tag, token in fill.basis.tags)
+            _filled(
+                reply,
+                current[names.generation] == fill.basis.run[SIZE:]
+                and all(current[names.tag(tag)] == token for tag, token in fill.basis.tags),
+            )
             for fill, reply in zip(fills, answer.replies, strict=False)
         ]
+
+    def _note_useless(
+        self,
+        slots: Sequence[bytes],
+        found: Sequence[bytes | None],
+        results: Sequence[Stored | None],
+    ) -> None:
+        """Remember the values that were found and not returned."""
+        if len(self._useless) > _REMEMBERED:
+            self._useless.clear()
+        for slot, raw, result in zip(slots, found, results, strict=False):
+            if raw is not None and result is None and frames.held(raw) is None:
+                self._useless[slot] = raw[1 : 1 + 2 * SIZE]
 
     def _make(self, tags: Iterable[str], life: bytes) -> list[Command]:
         """Return the commands that make missing tokens: the generation's, then each tag's."""
@@ -336,6 +380,20 @@ class RedisTier:
 
 def _stored(key: str, value: frames.Value, run: bytes, generation: bytes) -> Stored:
     return Stored(value.payload, Basis(key, value.token, value.tags, run + generation))
+
+
+def _leased(reply: Sequence[Any]) -> Leased:
+    """Read the answer for a slot that was left alone: its head, and the ms until it ends."""
+    head, left = reply
+    token = frames.held(head)
+    return Leased(b"", 0.0) if token is None else Leased(token, max(left, 1) / 1000)
+
+
+def _filled(reply: object, current: bool) -> Filled:
+    """Read the answer to a fill; ``current`` says whether all tokens are what they were."""
+    if reply == 2:
+        return Filled.AWAITED if current else Filled.IN_VAIN
+    return Filled.STORED if reply == 1 and current else Filled.REFUSED
 
 
 def _known(tags: Iterable[str], tokens: Iterable[bytes | None]) -> dict[str, bytes]:

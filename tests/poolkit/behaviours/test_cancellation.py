@@ -259,3 +259,17 @@ def test_b12_a_connect_survives_its_requester() -> None:
 async def _borrow(pool: Pool) -> Any:
     async with pool.acquire() as connection:
         return connection
+
+
+async def test_closing_a_pool_that_is_still_opening() -> None:
+    """Who gives up closing a pool whose server does not answer leaves no attempt behind."""
+    driver = StubDriver()
+    driver.hang = True
+    pool = Pool(driver)
+    opening = asyncio.create_task(pool.open())
+    await asyncio.sleep(0)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await pool.close()
+    await asyncio.wait([opening])
+    assert opening.cancelled()

@@ -15,7 +15,7 @@ from tests.servers.postgres import PostgresServer
 from tests.tiercache._sql.programs import OnPostgres, lease, load, readable, value
 from tiercache._sql.names import Tables
 from tiercache._sql.postgres import Postgres
-from tiercache._sql.program import START, Lease, Program, Replacement, Statement
+from tiercache._sql.program import START, VERSION, Lease, Program, Replacement, Statement
 
 T = TypeVar("T")
 Connect = Callable[[], Awaitable[OnPostgres]]
@@ -70,7 +70,7 @@ async def test_the_version_is_none_until_the_schema_is_there(
     assert await run(dialect.version()) is None
     await run(dialect.create())
     await run(dialect.create())
-    assert await run(dialect.version()) == "1"
+    assert await run(dialect.version()) == VERSION
 
 
 async def test_a_session_that_found_nothing_learns_of_tables_made_meanwhile(
@@ -82,7 +82,7 @@ async def test_a_session_that_found_nothing_learns_of_tables_made_meanwhile(
     async with one.connection.transaction():
         await one.connection.fetch("SELECT pg_advisory_xact_lock(1)")
         await other(dialect.create())
-        assert await one(dialect.version()) == "1"
+        assert await one(dialect.version()) == VERSION
 
 
 async def test_many_create_the_schema_at_once(connect: Connect, dialect: Postgres) -> None:
@@ -94,7 +94,7 @@ async def test_many_create_the_schema_at_once(connect: Connect, dialect: Postgre
 
     runners = [await connect() for _ in range(8)]
     await asyncio.gather(*map(create, runners))
-    assert await runners[0](dialect.version()) == "1"
+    assert await runners[0](dialect.version()) == VERSION
 
 
 async def test_a_schema_of_its_own(connect: Connect) -> None:
@@ -147,7 +147,7 @@ async def test_what_is_over_reads_as_nothing(run: OnPostgres, dialect: Postgres)
     await load(run, dialect, "value", ttl=-1.0)
     assert await readable(run, dialect, "value") == []
     tokens = await lease(run, dialect, "lease", ttl=-1.0)
-    assert await run(dialect.fill("app", [], [Replacement("lease", value("lease", tokens))])) == []
+    assert await run(dialect.fill("app", [], [Replacement("lease", value("lease", tokens))])) == {}
 
 
 async def test_a_fill_upon_a_dead_tag_is_refused(run: OnPostgres, dialect: Postgres) -> None:
@@ -155,10 +155,10 @@ async def test_a_fill_upon_a_dead_tag_is_refused(run: OnPostgres, dialect: Postg
     tokens = await lease(run, dialect, "a", "t")
     await run(dialect.delete_tags("app", ["t"]))
     fill = dialect.fill("app", ["t"], [Replacement("a", value("a", tokens))])
-    assert await run(fill) == []
+    assert await run(fill) == {}
     await lease(run, dialect, "b", "t")
     fill = dialect.fill("app", ["t"], [Replacement("a", value("a", tokens))])
-    assert await run(fill) == []
+    assert await run(fill) == {}
 
 
 async def test_a_tag_lives_as_long_as_its_entries(run: OnPostgres, dialect: Postgres) -> None:
@@ -222,7 +222,8 @@ async def test_an_invalidation_takes_a_fill_that_is_under_way(
     tokens = await lease(run, dialect, "a")
     transaction = one.connection.transaction()
     await transaction.start()
-    assert await one(dialect.fill("app", [], [Replacement("a", value("a", tokens))])) == ["a!"]
+    fill = dialect.fill("app", [], [Replacement("a", value("a", tokens))])
+    assert await one(fill) == {"a!": False}
     waiting = await blocked(run, other, dialect.delete_keys("app", ["a"]))
     await transaction.commit()
     await waiting
@@ -241,7 +242,7 @@ async def test_a_fill_that_waited_for_an_invalidation_is_refused(
     fill = dialect.fill("app", [], [Replacement("a", value("a", tokens))])
     waiting = await blocked(run, other, fill)
     await transaction.commit()
-    assert await waiting == []
+    assert await waiting == {}
     assert await readable(run, dialect, "a") == []
 
 
@@ -257,7 +258,7 @@ async def test_a_fill_that_waited_for_a_new_lease_is_refused(
     fill = dialect.fill("app", [], [Replacement("old", value("a", tokens))])
     waiting = await blocked(run, other, fill)
     await transaction.commit()
-    assert await waiting == []
+    assert await waiting == {}
 
 
 async def test_crossing_batches_do_not_wait_for_each_other_for_ever(

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from tests.tiercache._sql.programs import OnSqlite, lease, load, readable, value
 from tiercache._sql.names import Tables
-from tiercache._sql.program import START, Lease, Replacement, Statement
+from tiercache._sql.program import START, VERSION, Lease, Replacement, Statement
 from tiercache._sql.sqlite import Sqlite
 from tiercache.errors import TierError
 
@@ -40,7 +40,7 @@ async def test_the_version_is_none_until_the_schema_is_there(dialect: Sqlite) ->
     assert await runner(dialect.version()) is None
     await runner(dialect.create())
     await runner(dialect.create())
-    assert await runner(dialect.version()) == "1"
+    assert await runner(dialect.version()) == VERSION
     connection.close()
 
 
@@ -74,7 +74,7 @@ async def test_what_is_over_reads_as_nothing(run: OnSqlite, dialect: Sqlite) -> 
     await load(run, dialect, "value", ttl=-1.0)
     assert await readable(run, dialect, "value") == []
     tokens = await lease(run, dialect, "lease", ttl=-1.0)
-    assert await run(dialect.fill("app", [], [Replacement("lease", value("lease", tokens))])) == []
+    assert await run(dialect.fill("app", [], [Replacement("lease", value("lease", tokens))])) == {}
 
 
 async def test_a_fill_upon_a_dead_tag_is_refused(run: OnSqlite, dialect: Sqlite) -> None:
@@ -82,10 +82,10 @@ async def test_a_fill_upon_a_dead_tag_is_refused(run: OnSqlite, dialect: Sqlite)
     tokens = await lease(run, dialect, "a", "t")
     await run(dialect.delete_tags("app", ["t"]))
     fill = dialect.fill("app", ["t"], [Replacement("a", value("a", tokens))])
-    assert await run(fill) == []
+    assert await run(fill) == {}
     await lease(run, dialect, "b", "t")
     fill = dialect.fill("app", ["t"], [Replacement("a", value("a", tokens))])
-    assert await run(fill) == []
+    assert await run(fill) == {}
 
 
 async def test_a_tag_lives_as_long_as_its_entries(run: OnSqlite, dialect: Sqlite) -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.ids import shown
 from tests.tiercache.codec import records as r
 from tests.tiercache.codec.same import same
 from tiercache.codec.safe import SafeCodec
@@ -183,7 +184,7 @@ def test_random_bytes_are_refused(type_: Any, values: Any, data: bytes) -> None:
     CODEC.encode(value, type_)
 
 
-@pytest.mark.parametrize("type_", [Any, r.Node, list[Any]], ids=str)
+@pytest.mark.parametrize("type_", [Any, r.Node, list[Any]], ids=shown)
 @pytest.mark.parametrize(
     "body",
     [
@@ -280,7 +281,7 @@ FORGED: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("type_", "wire"), FORGED, ids=lambda one: f"{one!r:.50}")
+@pytest.mark.parametrize(("type_", "wire"), FORGED, ids=lambda one: shown(one)[:50])
 def test_what_no_value_of_the_type_gives_is_refused(type_: Any, wire: Any) -> None:
     """A well-formed wire value of another type, length or range builds nothing."""
     with pytest.raises(CodecError) as refusal:

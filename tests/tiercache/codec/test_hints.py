@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pytest
 
+from tests.ids import shown
 from tests.tiercache.codec import records as r
 from tiercache.codec import return_type
 from tiercache.codec.safe import SafeCodec
@@ -112,7 +113,7 @@ def passing_on(function: Callable[[], Any]) -> Callable[[], Any]:
         (len, Any),
         (object(), Any),
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_the_return_type_of_what_can_be_called(function: Any, expected: Any) -> None:
     """The annotation is found and resolved through every way of wrapping a function."""

@@ -21,6 +21,7 @@ import pytest
 from pydantic import TypeAdapter
 from typing_extensions import TypeAliasType as StrictAlias
 
+from tests.ids import shown
 from tests.tiercache.codec import records as r
 from tests.tiercache.codec.same import same
 from tiercache.codec.safe import SafeCodec
@@ -507,7 +508,7 @@ def version_of(name: str, fields: list[tuple[str, Any]]) -> Any:
         [("a", int)],
         [("a", int), ("b", str)],
     ],
-    ids=repr,
+    ids=shown,
 )
 def test_another_version_of_a_class_is_refused(fields: list[tuple[str, Any]]) -> None:
     """Fields that were swapped, renamed, added, removed or retyped since are a refusal."""

@@ -9,7 +9,7 @@ import pytest
 
 from tests.contracts.tier import TierContract
 from tests.servers.postgres import PostgresServer
-from tiercache.tiers.base import Ask, Basis, Blocking, Fill, Kind, Put, Stored
+from tiercache.tiers.base import Ask, Basis, Blocking, Fill, Filled, Kind, Leased, Put, Stored
 from tiercache.tiers.database import DatabaseTier
 
 TABLES = ("tiercache_entry", "tiercache_tag")
@@ -86,13 +86,18 @@ class InThread:
     async def read(self, asks: list[Ask]) -> list[Stored | None]:
         return self._blocking.read(asks)
 
-    async def lease(self, asks: list[Ask], ttl: float) -> list[Basis]:
-        return self._blocking.lease(asks, ttl)
+    async def lease(
+        self, asks: list[Ask], ttl: float, patient: bool = False
+    ) -> list[Basis | Leased]:
+        return self._blocking.lease(asks, ttl, patient)
 
-    async def release(self, bases: list[Basis]) -> None:
-        self._blocking.release(bases)
+    async def renew(self, bases: list[Basis], ttl: float) -> list[bool]:
+        return await self._tier.renew(bases, ttl)
 
-    async def fill(self, fills: list[Fill]) -> list[bool]:
+    async def release(self, bases: list[Basis]) -> list[bool]:
+        return self._blocking.release(bases)
+
+    async def fill(self, fills: list[Fill]) -> list[Filled]:
         return self._blocking.fill(fills)
 
     async def put(self, puts: list[Put]) -> None:

@@ -267,6 +267,22 @@ async def test_no_read_is_older_than_the_last_invalidation(sqlite_path: Path) ->
         await tier.aclose()
 
 
+async def test_readers_do_not_wait_behind_writers(sqlite_path: Path) -> None:
+    """Writers wait for a transaction; what is read is read meanwhile, maybe by that transaction."""
+    tier = tier_at(sqlite_path, timeout=30)
+    assert await load(tier, "a", b"1")
+    with sqlite3.connect(sqlite_path, isolation_level=None) as transaction:
+        transaction.execute("BEGIN IMMEDIATE")
+        writers = [asyncio.create_task(tier.lease([Ask(str(n), ())], LEASE)) for n in range(8)]
+        await asyncio.sleep(0)
+        assert await payload_of(tier, "a", ()) == b"1"
+        assert not any(writer.done() for writer in writers)
+        transaction.execute("ROLLBACK")
+        assert len(await asyncio.gather(*writers)) == 8
+    transaction.close()
+    await tier.aclose()
+
+
 # What lasts
 
 
@@ -274,7 +290,7 @@ async def test_invalidations_wait_for_the_disk_and_fills_do_not(
     tier: DatabaseTier, sqlite_path: Path
 ) -> None:
     """A loss of power may take a fill away, but must not bring back what was invalidated."""
-    place = tier._sqlite
+    place = tier.place
     assert place is not None
     levels = {
         name: getattr(place, name).get().fetchval("PRAGMA synchronous")

@@ -63,11 +63,14 @@ class Double:
         found = [Stored(b"12345", BASIS) if ask.key == "a" else None for ask in asks]
         return await self._do("read", found)
 
-    async def lease(self, asks: Any, ttl: float) -> Any:
+    async def lease(self, asks: Any, ttl: float, patient: bool = False) -> Any:
         return await self._do("lease", [BASIS for _ in asks])
 
-    async def release(self, bases: Any) -> None:
-        await self._do("release")
+    async def renew(self, bases: Any, ttl: float) -> Any:
+        return await self._do("renew", [True for _ in bases])
+
+    async def release(self, bases: Any) -> Any:
+        return await self._do("release", [False for _ in bases])
 
     async def fill(self, fills: Any) -> Any:
         return await self._do("fill", [True for _ in fills])

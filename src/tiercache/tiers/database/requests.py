@@ -11,6 +11,7 @@ from tiercache._sql.names import RUN, fold
 from tiercache._sql.program import (
     Dialect,
     Found,
+    Held,
     Job,
     Lease,
     Need,
@@ -19,7 +20,7 @@ from tiercache._sql.program import (
     Statement,
     Value,
 )
-from tiercache.tiers.base import Ask, Basis, Fill, Put, Stored
+from tiercache.tiers.base import Ask, Basis, Fill, Filled, Leased, Put, Stored
 
 _CENTURY: Final = 3.2e9
 """Seconds; a longer ttl is no end at all, and past the calendar of a database."""
@@ -36,16 +37,20 @@ class Requests:
         """As `Operations.read`: one statement, whatever is asked."""
         return Job("read", lambda: self._read(asks), Need.READ)
 
-    def lease(self, asks: Sequence[Ask], ttl: float) -> Job[list[Basis]]:
+    def lease(self, asks: Sequence[Ask], ttl: float, patient: bool) -> Job[list[Basis | Leased]]:
         """As `Operations.lease`."""
-        return Job("lease", lambda: self._lease(asks, ttl), Need.WRITE, several=True)
+        return Job("lease", lambda: self._lease(asks, ttl, patient), Need.WRITE, several=True)
 
-    def release(self, bases: Sequence[Basis]) -> Job[None]:
+    def renew(self, bases: Sequence[Basis], ttl: float) -> Job[list[bool]]:
+        """As `Operations.renew`."""
+        return Job("renew", lambda: self._renew(bases, ttl), Need.WRITE)
+
+    def release(self, bases: Sequence[Basis]) -> Job[list[bool]]:
         """As `Operations.release`."""
         return Job("release", lambda: self._release(bases), Need.WRITE)
 
-    def fill(self, fills: Sequence[Fill]) -> Job[list[bool]]:
-        """As `Operations.fill`; False also where the run or a tag's token is not current."""
+    def fill(self, fills: Sequence[Fill]) -> Job[list[Filled]]:
+        """As `Operations.fill`; refused also where the run or a tag's token is not current."""
         several = len(fills) > 1 or any(fill.basis.tags for fill in fills)
         return Job("fill", lambda: self._fill(fills), Need.WRITE, several=several)
 
@@ -82,29 +87,52 @@ class Requests:
         values = {value.key: value for value in found}
         return [_stored(ask, values.get(fold(ask.key))) for ask in asks]
 
-    def _lease(self, asks: Sequence[Ask], ttl: float) -> Program[list[Basis]]:
+    def _lease(
+        self, asks: Sequence[Ask], ttl: float, patient: bool
+    ) -> Program[list[Basis | Leased]]:
         if not asks:
             return []
         held = {fold(ask.key): _token() for ask in asks}
         leases = [Lease(key, token) for key, token in sorted(held.items())]
         fresh = _fresh(tag for ask in asks for tag in ask.tags or ())
-        tokens = yield from self._dialect.lease(self._namespace, fresh, leases, ttl)
+        others: dict[str, Held] = {}
+        if patient:
+            seen = [ask.seen.hex() for ask in asks if ask.seen]
+            tokens, taken = yield from self._dialect.lease_free(
+                self._namespace, fresh, leases, ttl, seen
+            )
+            left = [key for key in sorted(held) if key not in taken]
+            others = {key: Held(key, "", 0.0) for key in left}
+            if left:
+                marked = yield from self._dialect.await_leases(self._namespace, left)
+                others |= {each.key: each for each in marked}
+        else:
+            tokens = yield from self._dialect.lease(self._namespace, fresh, leases, ttl)
         return [
-            Basis(
+            _leased(others[key])
+            if (key := fold(ask.key)) in others
+            else Basis(
                 ask.key,
-                bytes.fromhex(held[fold(ask.key)]),
+                bytes.fromhex(held[key]),
                 tuple((tag, bytes.fromhex(tokens[fold(tag)])) for tag in ask.tags or ()),
                 bytes.fromhex(tokens[RUN]),
             )
             for ask in asks
         ]
 
-    def _release(self, bases: Sequence[Basis]) -> Program[None]:
-        if bases:
-            leases = sorted({Lease(fold(basis.key), basis.token.hex()) for basis in bases})
-            yield from self._dialect.release(self._namespace, leases)
+    def _renew(self, bases: Sequence[Basis], ttl: float) -> Program[list[bool]]:
+        if not bases:
+            return []
+        alive = yield from self._dialect.renew(self._namespace, _leases(bases), ttl)
+        return [basis.token.hex() in alive for basis in bases]
 
-    def _fill(self, fills: Sequence[Fill]) -> Program[list[bool]]:
+    def _release(self, bases: Sequence[Basis]) -> Program[list[bool]]:
+        if not bases:
+            return []
+        awaited = yield from self._dialect.release(self._namespace, _leases(bases))
+        return [basis.token.hex() in awaited for basis in bases]
+
+    def _fill(self, fills: Sequence[Fill]) -> Program[list[Filled]]:
         if not fills:
             return []
         replacements = [_replacement(fill) for fill in fills]
@@ -114,7 +142,7 @@ class Requests:
         done = yield from self._dialect.fill(
             self._namespace, sorted(tags), [each for _, each in sorted(distinct.items())]
         )
-        return [each.value.token in done for each in replacements]
+        return [_filled(done.get(each.value.token)) for each in replacements]
 
     def _put(self, puts: Sequence[Put]) -> Program[None]:
         if not puts:
@@ -144,6 +172,23 @@ class Requests:
             yield from self._dialect.delete_tags(self._namespace, folded)
         for statement in announced:  # noqa: UP028 - a list cannot be sent the rows
             yield statement
+
+
+def _leases(bases: Iterable[Basis]) -> list[Lease]:
+    """Return the leases that these stand for, sorted and distinct."""
+    return sorted({Lease(fold(basis.key), basis.token.hex()) for basis in bases})
+
+
+def _leased(held: Held) -> Leased:
+    """Return the answer for a slot that was left alone."""
+    return Leased(bytes.fromhex(held.token), held.remaining)
+
+
+def _filled(awaited: bool | None) -> Filled:
+    """Return what became of a fill; None is what was not stored."""
+    if awaited is None:
+        return Filled.REFUSED
+    return Filled.AWAITED if awaited else Filled.STORED
 
 
 def _token() -> str:

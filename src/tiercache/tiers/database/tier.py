@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
+from tiercache._sql.events import event_schema
 from tiercache._sql.faults import explain
 from tiercache._sql.names import Tables
-from tiercache._sql.places import Place, PostgresPlace, SqlitePlace
+from tiercache._sql.places import Place, SqlitePlace, place_of
 from tiercache._sql.postgres import Postgres
 from tiercache._sql.program import START, VERSION, Dialect, Job, Need, Statement
 from tiercache._sql.sqlite import Sqlite
 from tiercache.errors import PolicyError, TierError
-from tiercache.tiers.base import Ask, Basis, Blocking, Fill, Kind, Put, Stored
+from tiercache.tiers.base import Ask, Basis, Blocking, Fill, Filled, Kind, Leased, Put, Stored
 from tiercache.tiers.database.requests import Requests
 
 if TYPE_CHECKING:
@@ -63,22 +65,17 @@ class DatabaseTier:
         driver: Any = getattr(pool, "driver", None)
         if driver is None:
             raise PolicyError(f"{database!r} is refused: expected a poolkit.Pool or a URL")
+        self.address: Final = (driver.system, driver.address)
+        """Which database it is: pools of the same address are others of the same."""
         self._name = f"{driver.system} {driver.address}"
         self._dialect = _dialect(driver.system, prefix, unlogged)
-        self._sqlite: SqlitePlace | None = None
-        self._place: Place
-        if driver.system == "sqlite":
-            self._place = self._sqlite = SqlitePlace(driver, self._timeout, max_size)
-        else:
-            name = f"{pool.name} (cache)"
-            self._place = PostgresPlace(
-                lambda: pool.sibling(max_size=max_size, name=name), self._timeout
-            )
+        self._place = place_of(pool, self._timeout, max_size)
         self._pool = None if isinstance(database, str) else database
         self._bound: Requests | None = None
         self._ready = False
         self._swept = START
         self._announce: Announce | None = None
+        self._preparation: Job[None] | None = None
 
     def __repr__(self) -> str:
         return f"<DatabaseTier {self._name}>"
@@ -95,6 +92,7 @@ class DatabaseTier:
         Each may be repeated. Where the tables are, a role needs no right to create any.
         """
         statements = _dialect(system, prefix, unlogged).schema()
+        statements += event_schema(system, Tables.of(prefix))
         return "".join(f"{statement};\n" for statement in statements)
 
     @property
@@ -112,22 +110,41 @@ class DatabaseTier:
         """The pool that was handed in, whose transactions the cache may be asked to join."""
         return self._pool
 
+    def shares_writer(self, pool: object) -> bool:
+        """Whether a transaction of the pool keeps this tier from writing: both are on one file."""
+        driver: Any = getattr(pool, "driver", None)
+        if self._place.system != "sqlite" or getattr(driver, "system", "") != "sqlite":
+            return False
+        return bool(self._place.address == os.path.realpath(driver.path))
+
+    @property
+    def place(self) -> Place:
+        """Where its jobs are done."""
+        return self._place
+
+    @property
+    def tables(self) -> Tables:
+        """The names of its tables."""
+        return self._tables
+
     @property
     def blocking(self) -> Blocking | None:
         """The operations in the caller's thread, on SQLite; None on PostgreSQL."""
-        return None if self._sqlite is None else BlockingDatabase(self, self._sqlite)
+        place = self._place
+        return BlockingDatabase(self, place) if isinstance(place, SqlitePlace) else None
 
     def bind(self, namespace: str) -> None:
         """Attach to one cache; its name keeps its keys apart from other caches'."""
         self._bound = Requests(self._dialect, namespace)
 
-    def announce(self, statements: Announce | None) -> None:
+    def announce(self, statements: Announce | None, preparation: Job[None] | None = None) -> None:
         """Have ``statements(events)`` run in one transaction with the deletions events come with.
 
         So a bus in the same database publishes: an event is out if and only if what it tells of
-        is done.
+        is done. ``preparation`` makes the tables that the statements need.
         """
         self._announce = statements
+        self._preparation = preparation
 
     async def open(self) -> None:
         """Connect, and make what is missing of the schema; `TierError` when it cannot."""
@@ -159,16 +176,22 @@ class DatabaseTier:
         """As `Operations.read`."""
         return await self._run(self.requests.read(asks))
 
-    async def lease(self, asks: Sequence[Ask], ttl: float) -> list[Basis]:
+    async def lease(
+        self, asks: Sequence[Ask], ttl: float, patient: bool = False
+    ) -> list[Basis | Leased]:
         """As `Operations.lease`."""
-        return await self._run(self.requests.lease(asks, ttl))
+        return await self._run(self.requests.lease(asks, ttl, patient))
 
-    async def release(self, bases: Sequence[Basis]) -> None:
+    async def renew(self, bases: Sequence[Basis], ttl: float) -> list[bool]:
+        """As `Operations.renew`."""
+        return await self._run(self.requests.renew(bases, ttl))
+
+    async def release(self, bases: Sequence[Basis]) -> list[bool]:
         """As `Operations.release`."""
-        await self._run(self.requests.release(bases))
+        return await self._run(self.requests.release(bases))
 
-    async def fill(self, fills: Sequence[Fill]) -> list[bool]:
-        """As `Operations.fill`; False also where the run or a tag's token is not current."""
+    async def fill(self, fills: Sequence[Fill]) -> list[Filled]:
+        """As `Operations.fill`; refused also where the run or a tag's token is not current."""
         return await self._run(self.requests.fill(fills))
 
     async def put(self, puts: Sequence[Put]) -> None:
@@ -225,11 +248,14 @@ class DatabaseTier:
         A job that lost a race is done again, and so is one that found a table missing, after the
         schema has been made. Errors are thrown in; what comes out is a `TierError`.
         """
+        prepare = False
         for attempt in range(_ATTEMPTS):
             try:
                 if not self._ready:
                     yield from self._prepare()
                     self._ready = True
+                if prepare and self._preparation is not None:
+                    yield self._preparation
                 return cast("T", (yield job))
             except TierError:
                 raise
@@ -237,6 +263,7 @@ class DatabaseTier:
                 fault = explain(error, self._tables)
                 if fault.missing:
                     self._ready = False
+                    prepare = True
                 if attempt == _ATTEMPTS - 1 or not (fault.retry or fault.missing):
                     raise self._failure(job.operation, error) from error
             yield random.random() * _BACKOFF * 2**attempt  # noqa: S311 - a lot, not a secret
@@ -285,15 +312,15 @@ class BlockingDatabase:
         """As `Operations.read`."""
         return self._run(self._tier.requests.read(asks))
 
-    def lease(self, asks: Sequence[Ask], ttl: float) -> list[Basis]:
+    def lease(self, asks: Sequence[Ask], ttl: float, patient: bool = False) -> list[Basis | Leased]:
         """As `Operations.lease`."""
-        return self._run(self._tier.requests.lease(asks, ttl))
+        return self._run(self._tier.requests.lease(asks, ttl, patient))
 
-    def release(self, bases: Sequence[Basis]) -> None:
+    def release(self, bases: Sequence[Basis]) -> list[bool]:
         """As `Operations.release`."""
-        self._run(self._tier.requests.release(bases))
+        return self._run(self._tier.requests.release(bases))
 
-    def fill(self, fills: Sequence[Fill]) -> list[bool]:
+    def fill(self, fills: Sequence[Fill]) -> list[Filled]:
         """As `Operations.fill`."""
         return self._run(self._tier.requests.fill(fills))
 

@@ -1,0 +1,241 @@
+"""The outbox table: invalidations that committed with a transaction and are not carried out yet.
+
+A row is written inside the transaction it belongs to (by `tiercache.outbox`, or by a trigger of
+`Cache.watch`), so it is there if and only if that transaction committed. Whoever carries it out
+deletes it. To relay rows is to take them: the time and the source of each are set to the taker's,
+so that others leave them alone for a while, and take them in their turn if he dies. No lock is
+held while the work is done: a relay that stands still keeps nothing from anybody.
+"""
+
+# ruff: noqa: S608 - only names that `Tables.of` has checked are written into the texts.
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple, Protocol
+
+from tiercache._sql.names import Tables
+from tiercache._sql.program import Program, Statement
+
+Fate = Literal["committed", "aborted", "open"]
+
+_NOW: Final = "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+class OutboxRow(NamedTuple):
+    """One row: what it says is JSON, as in an `Event`; a trigger's has no source."""
+
+    id: int
+    body: str
+
+
+class OutboxDialect(Protocol):
+    """The statements of one database."""
+
+    def schema(self) -> tuple[str, ...]:
+        """Return the statements that make the table, each safe to repeat."""
+        ...
+
+    def find(self) -> Program[str | None]:
+        """Return the table's name as any session can use it; None if there is no such table."""
+        ...
+
+    def create(self) -> Program[None]:
+        """Make the table; runs in a transaction, maybe beside others."""
+        ...
+
+    def insert(
+        self, table: str, namespace: str, source: str | None, bodies: Sequence[str]
+    ) -> Statement:
+        """Write rows; answers with an id for each and the transaction's number (PostgreSQL)."""
+        ...
+
+    def keep(self, table: str, namespace: str, source: str, bodies: Sequence[str]) -> Program[None]:
+        """Write rows that belong to no transaction."""
+        ...
+
+    def waiting(self, namespace: str, after: float) -> Program[bool]:
+        """Return whether there is something to relay: from a trigger, or older than ``after``."""
+        ...
+
+    def take(
+        self, namespace: str, source: str, after: float, limit: int
+    ) -> Program[list[OutboxRow]]:
+        """Take up to ``limit`` such rows."""
+        ...
+
+    def delete(self, ids: Sequence[int]) -> Program[None]:
+        """Delete rows that have been carried out."""
+        ...
+
+    def fate(self, transaction: int | None, ids: Sequence[int]) -> Program[Fate]:
+        """Return what became of the transaction that wrote these rows."""
+        ...
+
+
+def outbox_dialect(system: str, tables: Tables) -> OutboxDialect:
+    """Return the statements of a database by its name in telemetry."""
+    return PostgresOutbox(tables) if system == "postgresql" else SqliteOutbox(tables)
+
+
+class PostgresOutbox:
+    """The outbox in PostgreSQL."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._table = tables.outbox
+        self._plain = tables.plain
+
+    def schema(self) -> tuple[str, ...]:
+        """Return the statements that make the table, each safe to repeat."""
+        return (
+            f"CREATE TABLE IF NOT EXISTS {self._table}"
+            " (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,"
+            ' namespace text COLLATE "C" NOT NULL,'
+            " at timestamptz NOT NULL DEFAULT clock_timestamp(), source text, body text NOT NULL)",
+        )
+
+    def find(self) -> Program[str | None]:
+        """Return the qualified name: a session of the application may search other schemas."""
+        rows = yield Statement(
+            "SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname) FROM pg_class c"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)",
+            (self._table,),
+        )
+        return str(rows[0][0]) if rows else None
+
+    def create(self) -> Program[None]:
+        """Make the table behind a lock that ends with the transaction."""
+        yield Statement("SELECT pg_advisory_xact_lock(hashtext($1))", (f"tiercache {self._plain}",))
+        for sql in self.schema():
+            yield Statement(sql)
+
+    def insert(
+        self, table: str, namespace: str, source: str | None, bodies: Sequence[str]
+    ) -> Statement:
+        """Write rows."""
+        return Statement(
+            f"INSERT INTO {table} (namespace, source, body) SELECT $1, $2, b.body"
+            " FROM unnest($3::text[]) WITH ORDINALITY AS b (body, place) ORDER BY b.place"
+            " RETURNING id, txid_current()",
+            (namespace, source, list(bodies)),
+        )
+
+    def keep(self, table: str, namespace: str, source: str, bodies: Sequence[str]) -> Program[None]:
+        """Write rows that belong to no transaction."""
+        yield self.insert(table, namespace, source, bodies)
+
+    def waiting(self, namespace: str, after: float) -> Program[bool]:
+        """Return whether there is something to relay."""
+        rows = yield Statement(
+            f"SELECT EXISTS (SELECT 1 FROM {self._table} WHERE {_due('$2')})",
+            (namespace, float(after)),
+        )
+        return bool(rows[0][0])
+
+    def take(
+        self, namespace: str, source: str, after: float, limit: int
+    ) -> Program[list[OutboxRow]]:
+        """Take rows that nobody else is taking at this moment."""
+        rows = yield Statement(
+            f"UPDATE {self._table} SET source = $3, at = clock_timestamp() WHERE id IN ("
+            f"SELECT id FROM {self._table} WHERE {_due('$2')} ORDER BY id LIMIT $4"
+            " FOR UPDATE SKIP LOCKED) RETURNING id, body",
+            (namespace, float(after), source, limit),
+        )
+        return sorted(OutboxRow(row[0], row[1]) for row in rows)
+
+    def delete(self, ids: Sequence[int]) -> Program[None]:
+        """Delete rows."""
+        yield Statement(f"DELETE FROM {self._table} WHERE id = ANY ($1::bigint[])", (list(ids),))
+
+    def fate(self, transaction: int | None, ids: Sequence[int]) -> Program[Fate]:
+        """Ask by the transaction's number; one that is forgotten is taken for committed."""
+        rows = yield Statement("SELECT txid_status($1)", (transaction,))
+        status = rows[0][0]
+        if status == "in progress":
+            return "open"
+        return "aborted" if status == "aborted" else "committed"
+
+
+def _due(after: str) -> str:
+    return (
+        "namespace = $1 AND (source IS NULL"
+        f" OR at < clock_timestamp() - make_interval(secs => {after}))"
+    )
+
+
+class SqliteOutbox:
+    """The outbox in SQLite."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._table = tables.outbox
+        self._due = f"namespace = $1 AND (source IS NULL OR at < {_NOW} - $2)"
+
+    def schema(self) -> tuple[str, ...]:
+        """Return the statements that make the table, each safe to repeat."""
+        return (
+            f"CREATE TABLE IF NOT EXISTS {self._table} (id INTEGER PRIMARY KEY AUTOINCREMENT,"
+            " namespace TEXT NOT NULL, at REAL NOT NULL, source TEXT, body TEXT NOT NULL)",
+        )
+
+    def find(self) -> Program[str | None]:
+        """Return the table's name."""
+        rows = yield Statement(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name = $1", (self._table,)
+        )
+        return self._table if rows else None
+
+    def create(self) -> Program[None]:
+        """Make the table."""
+        for sql in self.schema():
+            yield Statement(sql)
+
+    def insert(
+        self, table: str, namespace: str, source: str | None, bodies: Sequence[str]
+    ) -> Statement:
+        """Write rows."""
+        return Statement(
+            f"INSERT INTO {table} (namespace, at, source, body)"
+            f" SELECT $1, {_NOW}, $2, value FROM json_each($3) RETURNING id, NULL",
+            (namespace, source, json.dumps(list(bodies))),
+        )
+
+    def keep(self, table: str, namespace: str, source: str, bodies: Sequence[str]) -> Program[None]:
+        """Write rows that belong to no transaction."""
+        yield self.insert(table, namespace, source, bodies)
+
+    def waiting(self, namespace: str, after: float) -> Program[bool]:
+        """Return whether there is something to relay: to look takes no lock."""
+        rows = yield Statement(
+            f"SELECT EXISTS (SELECT 1 FROM {self._table} WHERE {self._due})",
+            (namespace, float(after)),
+        )
+        return bool(rows[0][0])
+
+    def take(
+        self, namespace: str, source: str, after: float, limit: int
+    ) -> Program[list[OutboxRow]]:
+        """Take rows."""
+        rows = yield Statement(
+            f"UPDATE {self._table} SET source = $3, at = {_NOW} WHERE id IN ("
+            f"SELECT id FROM {self._table} WHERE {self._due} ORDER BY id LIMIT $4)"
+            " RETURNING id, body",
+            (namespace, float(after), source, limit),
+        )
+        return sorted(OutboxRow(row[0], row[1]) for row in rows)
+
+    def delete(self, ids: Sequence[int]) -> Program[None]:
+        """Delete rows."""
+        yield Statement(
+            f"DELETE FROM {self._table} WHERE id IN (SELECT value FROM json_each($1))",
+            (json.dumps(list(ids)),),
+        )
+
+    def fate(self, transaction: int | None, ids: Sequence[int]) -> Program[Fate]:
+        """Look whether a row is there: a transaction whose connection is gone is over."""
+        rows = yield Statement(
+            f"SELECT EXISTS (SELECT 1 FROM {self._table} WHERE id IN"
+            " (SELECT value FROM json_each($1)))",
+            (json.dumps(list(ids)),),
+        )
+        return "committed" if rows[0][0] else "aborted"
