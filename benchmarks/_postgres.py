@@ -7,14 +7,13 @@ was not asked for, all keep their prepared statements, all have ``SIZE`` open co
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import asyncpg
+from _servers import postgres
 from psycopg_pool import AsyncConnectionPool
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -30,15 +29,7 @@ BARE = "bare asyncpg"
 
 Call = Callable[[], Awaitable[object]]
 
-
-@contextmanager
-def postgres() -> Iterator[str]:
-    """Start a server of our own, without fsync; yield its DSN."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    from tests.servers.postgres import PostgresServer
-
-    with PostgresServer() as server:
-        yield server.dsn
+__all__ = ["Pools", "fetchval_calls", "one_processor", "pools", "postgres", "transaction_calls"]
 
 
 @contextmanager

@@ -18,13 +18,21 @@ WIDTH = 140
 
 LIBRARIES = (
     "tiercache",
+    "aiocache",
     "aiosqlite",
     "asyncpg",
     "cachebox",
     "cachetools",
+    "cashews",
+    "diskcache",
+    "fastapi",
+    "opentelemetry-sdk",
     "psycopg",
     "psycopg-pool",
+    "redis",
     "sqlalchemy",
+    "theine",
+    "uvicorn",
 )
 
 Results = Mapping[str, Sequence[Sample]]
@@ -61,8 +69,13 @@ def duration(nanoseconds: float) -> str:
 
 
 def show(title: str, results: Results, base: str) -> None:
-    """Print the samples as a table."""
-    print_table(title, *rows(results, base))
+    """Print the samples as a table; one scenario of many contenders as a list of them."""
+    head, lines = rows(results, base)
+    if len(lines) == 1:
+        (name, *cells), head = lines[0], head[1:]
+        print_table(f"{title}: {name}", ["", "median"], list(zip(head, cells, strict=True)))
+    else:
+        print_table(title, head, lines)
 
 
 def print_table(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
@@ -87,7 +100,7 @@ def print_table(title: str, head: Sequence[str], lines: Sequence[Sequence[str]])
 def show_bars(bars: Sequence[Bar]) -> None:
     """Print what is asked beside what was measured."""
     lines = [
-        [bar.work, bar.asked, f"{bar.measured:.2f}", "met" if bar.met else "missed"] for bar in bars
+        [bar.work, bar.asked, f"{bar.measured:.3g}", "met" if bar.met else "missed"] for bar in bars
     ]
     print_table("What is asked, and what was measured", ["work", "bar", "measured", ""], lines)
 
