@@ -16,10 +16,11 @@ from poolkit import _leaks
 from poolkit._ledger import Ledger, Work
 from poolkit._retire import Ages, expiry, judge
 from poolkit._session import Dirt, Reason, Slot
+from poolkit.errors import ConnectFailed
 
 if TYPE_CHECKING:
     from poolkit._clock import Clock
-    from poolkit.config import PoolConfig
+    from poolkit.config import Hook, PoolConfig
     from poolkit.driver import Driver, Session
     from poolkit.telemetry.observer import Observer
 
@@ -168,7 +169,7 @@ class Keeper:
         if self._config.init is not None:
             slot.recording = True
             try:
-                await self._call(self._config.init, slot)
+                await self._initialise(self._config.init, slot)
             except BaseException:
                 self._alive.discard(slot)
                 session.abort()
@@ -177,6 +178,21 @@ class Keeper:
             slot.dirt = Dirt.NONE
         session.watch(lambda: self._lost(slot))
         return slot
+
+    async def _initialise(self, init: Hook, slot: Slot[Session]) -> None:
+        limit = asyncio.timeout(self._config.connect_timeout)
+        try:
+            async with limit:
+                await self._call(init, slot)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise  # its own
+            raise ConnectFailed(
+                f"init= did not end within connect_timeout={self._config.connect_timeout:g} s on "
+                f"a new connection of pool {self._name!r}",
+                server=str(self._driver.address),
+                pool=self._name,
+            ) from error
 
     def _expiry(self, now: float) -> float | None:
         lifetime = self._config.max_lifetime

@@ -322,8 +322,9 @@ class Pool:
         hooks: those of an attempt that is run again never run.
         """
         how = begin_options(isolation, readonly, deferrable)
+        lender = self._lender_for(readonly)
         for attempt in range(1, retries + 2):
-            tx = Transaction(self, how, lender=self._lend, independent=independent, attempt=attempt)
+            tx = Transaction(self, how, lender=lender, independent=independent, attempt=attempt)
             if attempt <= retries:
                 tx.drop_hooks_if = self._may_be_retried
             try:
@@ -476,13 +477,15 @@ class Pool:
             reader.recycle()
 
     def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
-        """Set new bounds; what is in use beyond them is closed when it comes back."""
+        """Set new bounds, of each replica too; what is in use beyond them is closed later."""
         config = self._config
         size = config.max_size if max_size is None else max_size
         floor = min(config.min_size, size) if min_size is None else min_size
         self._config = replace(config, min_size=floor, max_size=size)
         if self._broker is not None:
             self._broker.resize(floor, size)
+        for reader in self._readers:
+            reader.resize(min_size=min_size, max_size=max_size)
 
     def _opened_broker(self) -> Broker:
         if self._broker is None:

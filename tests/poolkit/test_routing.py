@@ -135,6 +135,11 @@ async def test_b32_readonly_on_a_real_standby(
                 return found
 
         assert await on_standby()
+        recovering = "SELECT pg_is_in_recovery()"
+        assert await pool.run(lambda tx: tx.fetchval(recovering), readonly=True)
+        assert not await pool.run(lambda tx: tx.fetchval(recovering))
+        pool.resize(max_size=3)
+        assert [reader.stats().max_size for reader in pool._readers] == [3]
         await asyncio.to_thread(standby.psql, "SELECT pg_wal_replay_pause()")
         async with asyncio.timeout(20):
             while await on_standby():

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from poolkit import Connection, Pool
+from poolkit import ConnectFailed, Connection, Pool
 from poolkit._session import Dirt
 from poolkit.testing import FaultProxy
 from tests.poolkit.behaviours.test_mending import until
@@ -218,3 +218,15 @@ async def test_b25_plain_statements_need_no_reset(
             await connection.execute("UPDATE t SET x = 2")
         assert connection._borrow.slot.dirt == Dirt.NONE
     assert (pool.stats().idle, pool.stats().connecting) == (1, 0)
+
+
+async def test_b26_init_that_hangs(sqlite_dsn: str, make_pool: MakePool) -> None:
+    """It has the time of one attempt to connect; then the cause is raised."""
+
+    async def init(connection: Connection) -> None:
+        await asyncio.Event().wait()
+
+    pool = make_pool(sqlite_dsn, init=init, connect_timeout=0.05)
+    async with asyncio.timeout(20):
+        with pytest.raises(ConnectFailed, match="init= did not end within connect_timeout=0.05"):
+            await pool.open()
