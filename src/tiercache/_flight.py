@@ -26,7 +26,7 @@ _CHECK = 1.0
 """Seconds after which somebody who waits for another loop looks whether that loop still lives."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which takes four times as long to make
 class Outcome:
     """What a flight brought: a value, and the level it came from (None: the loader)."""
 

@@ -90,6 +90,7 @@ class Hot:
         self.table: dict[object, Slot] = {}
         self._signature = signature
         self._fields = tuple(fields)
+        self._plain_names = not any("." in field for field in self._fields)
         self._is_async = is_async
         self._tags = tags
         self._bare = len(self._fields) == 1 and not self._fields[0].endswith(_INSTANCE)
@@ -170,10 +171,21 @@ class Hot:
 
     def alias(self, arguments: dict[str, Any]) -> object | None:
         """Return the alias of a bound call, or None if it may not have one."""
+        value: object
         values: list[object] = []
+        if self._plain_names:
+            for name in self._fields:
+                value = arguments[name]
+                kind = value.__class__
+                if kind not in _PLAIN and not is_plain(value):
+                    return None
+                if self._bare and (kind is int or kind is str):
+                    return value
+                values += (value, kind)
+            return tuple(values)
         for expression in self._fields:
             name, *path = expression.split(".")
-            value: object = arguments[name]
+            value = arguments[name]
             if expression.endswith(_INSTANCE):
                 if not has_cache_key(value):
                     if self._by_key:  # its class is one of several, others of which have a key
@@ -191,9 +203,9 @@ class Hot:
                 continue
             for attribute in path:
                 value = getattr(value, attribute)
+            kind = value.__class__
             if not is_plain(value):
                 return None
-            kind = value.__class__
             if self._bare and (kind is int or kind is str):
                 return value
             values += (value, kind)

@@ -17,6 +17,7 @@ from tiercache.background import Background
 from tiercache.callers import Caller, TaskCaller, ThreadCaller
 from tiercache.codec import Sealer
 from tiercache.engine import Engine
+from tiercache.entry import FOREVER
 from tiercache.errors import PolicyError
 from tiercache.figures import CacheFigures
 from tiercache.happenings import Happenings
@@ -90,8 +91,9 @@ class Parts:
         leases = self.leases = Leases(
             local, guarded, settings.bus, source, clock, portal, self.task_caller
         )
+        vouched = FOREVER if settings.bus is None else settings.bus_timeout
         loading = Loading(
-            local, guarded, settings.sealer, recovery, clock, observer, settings.bus_timeout, leases
+            local, guarded, settings.sealer, recovery, clock, observer, vouched, leases
         )
         invalidation = self.invalidation = Invalidation(
             source, local, guarded, settings.bus, recovery, figures.tally, clock, observer, leases

@@ -21,9 +21,10 @@ from tiercache.keys import (
     has_cache_key,
     identity_token,
     is_anonymous,
+    key_of_scalars,
     versioned,
 )
-from tiercache.loading import Call, Loader
+from tiercache.loading import Call, Direct, Loader
 from tiercache.policy import CachePolicy, PolicyOptions
 from tiercache.stats import Counters
 from tiercache.writing import Writing
@@ -111,6 +112,7 @@ class Definition:
         self._cache: Host | None = None
         self._host = host
         self._engine: Engine | None = None
+        self._direct: Direct | None = None
         self._policy = CachePolicy()
         self._type: Any = MISSING
         self._many = many
@@ -123,6 +125,11 @@ class Definition:
         self._ignored = _checked_ignore(ignore, parameters, self.identity)
         self._named = tuple(name for name in parameters if name not in self._ignored)
         self._is_anonymous = is_anonymous(function)
+        self._labels = (
+            None
+            if self.instance in self._named
+            else tuple((f"{name}=", name) for name in self._named)
+        )
         self._key = (
             None if key is None else Template(key, option="key", names=names, where=self.identity)
         )
@@ -176,6 +183,7 @@ class Definition:
         self._cache = host
         self._policy = host.engine.grant(host.policy.merged(ttl=self.ttl, **self.options))
         self._engine = host.engine
+        self._direct = host.engine.direct(self._policy, self.counters)
         host.adopt(self, self.counters)
         host.connect(self.hot, self.counters, self._policy)
 
@@ -199,13 +207,40 @@ class Definition:
         host = self.host()
         if host.opening:
             await host.settle(host.task_caller)
-        return await host.engine.read(self.call(arguments, host), host.task_caller)
+        engine, caller = host.engine, host.task_caller
+        direct = self._direct
+        if direct is not None and not engine.is_disturbed():
+            key, tags = self.key(arguments, host), self.tags(arguments)
+            table, alias = self.hot.table, self.hot.alias(arguments)
+            flight = direct.begin(key, tags)
+            if flight is not None:
+                assert flight.load is not None
+                work = direct.carry(flight, self.hot.invoke, arguments, table, alias)
+                caller.launch(flight.load, work, behind=False)
+                await caller.wait(flight, None)
+                outcome = engine.outcome(flight)
+                if outcome is not None:
+                    self.counters.misses += 1
+                    return outcome.value
+        return await engine.read(self.call(arguments, host), caller)
 
     def _slow(self, arguments: dict[str, Any]) -> Any:
         host = self.host()
         if host.opening:
             drive(host.settle(host.thread_caller))
-        return drive(host.engine.read(self.call(arguments, host), host.thread_caller))
+        engine = host.engine
+        direct = self._direct
+        if direct is not None and not engine.is_disturbed():
+            key, tags = self.key(arguments, host), self.tags(arguments)
+            table, alias = self.hot.table, self.hot.alias(arguments)
+            flight = direct.begin(key, tags)
+            if flight is not None:
+                return direct.run(flight, self.hot.invoke, arguments, self._awaited, table, alias)
+        return drive(engine.read(self.call(arguments, host), host.thread_caller))
+
+    def _awaited(self, value: Any) -> Any:
+        """Wait in this thread for what a function that is not async has returned."""
+        return drive(self._host().thread_caller.call(lambda: value))
 
     def call(self, arguments: dict[str, Any], host: Host) -> Call:
         """Return the call with these bound arguments."""
@@ -292,12 +327,16 @@ class Definition:
         version = self._policy.version
         if self._key is not None:
             return versioned(self._key.render(arguments), version)
-        identity = self.identity
-        if host.shared:
+        identity, shared = self.identity, host.shared
+        if self._is_anonymous and not shared:
+            identity = f"{identity}#{identity_token(self.function)}"
+        if self._labels is not None:
+            key = key_of_scalars(identity, version, self._labels, arguments)
+            if key is not None:
+                return key
+        if shared:
             named = [(name, arguments[name]) for name in self._named]
         else:
-            if self._is_anonymous:
-                identity = f"{identity}#{identity_token(self.function)}"
             named = [(name, self._in_memory(name, arguments[name])) for name in self._named]
         return derived_key(identity, version, named)
 

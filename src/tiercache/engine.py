@@ -17,7 +17,7 @@ from tiercache.callers import Caller
 from tiercache.entry import MISSING, Entry, Slot
 from tiercache.errors import CacheClosed, CodecError, LoadCycle, PolicyError
 from tiercache.invalidation import Invalidation
-from tiercache.loading import Call, Item, Loader, Loading, copier, late
+from tiercache.loading import Call, Direct, Item, Loader, Loading, copier, late
 from tiercache.local import Local
 from tiercache.outbox import Outbox, Scope
 from tiercache.policy import CachePolicy
@@ -62,6 +62,26 @@ class Engine:
         self._loading = loading
 
     # -- reading ------------------------------------------------------------------------------
+
+    def direct(self, policy: CachePolicy, counters: Counters) -> Direct | None:
+        """Return the short way of a function's misses, where there is one."""
+        waits = policy.soft_timeout is not None or policy.hard_timeout is not None
+        if (
+            self.tiers
+            or self.local.tier is None
+            or waits
+            or policy.strict
+            or policy.copy != "none"
+            or self.observer.sees_hits
+        ):
+            return None
+        return self._loading.direct(policy, counters)
+
+    def is_disturbed(self) -> bool:
+        """Whether a read has to look closer: it may be bypassed, private, or watched."""
+        if self.bypassed_everywhere or bypassed.get() or self.observer.records:
+            return True
+        return self.outbox.transaction() is not None
 
     async def read(self, call: Call, caller: Caller, operation: str = "get_or_load") -> object:
         """Return the call's value: from a tier, from a load under way, or from its loader."""
@@ -361,13 +381,22 @@ class Engine:
             old = self._stale(flight, stale, joined)
             if old is not MISSING:
                 return Outcome(old, stale=True)
+        return self.outcome(flight)
+
+    def outcome(self, flight: Flight) -> Outcome | None:
+        """Return what a flight that is over has brought, raise what it failed with.
+
+        None when it was abandoned, and somebody else has to try.
+        """
         outcome = flight.result()
+        if outcome is not None:
+            return outcome
         assert flight.load is not None
-        if outcome is None and self.closed:
-            raise CacheClosed(f"the cache was closed while {call.key!r} was being loaded")
-        if outcome is None and flight.load.cancelled_itself:
+        if self.closed:
+            raise CacheClosed(f"the cache was closed while {flight.key!r} was being loaded")
+        if flight.load.cancelled_itself:
             raise asyncio.CancelledError  # as the loader did: to try again would be to go round
-        return outcome
+        return None
 
     def _stale(self, flight: Flight, slot: Slot | None, joined: bool) -> object:
         """Return the old value that may stand in, or `MISSING`."""

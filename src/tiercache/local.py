@@ -94,6 +94,16 @@ class Local:
             flight = self._flights[key] = self._new(key, tags)
             return flight, True
 
+    def lead(self, key: str, tags: tuple[str, ...]) -> Flight | None:
+        """Register the flight of a key, and its load; None if it is held or on its way already."""
+        with self.lock:
+            flights = self._flights
+            if key in flights or self.lookup(key, tags) is not None:
+                return None
+            flight = flights[key] = self._new(key, tags)
+            Load([flight])  # who joins finds the load on its flight
+            return flight
+
     def begin(self, key: str, tags: tuple[str, ...] | None, *, forced: bool = False) -> Flight:
         """Register a flight that nobody joins: a copy from below, a forced refresh, `set`."""
         with self.lock:
@@ -145,6 +155,27 @@ class Local:
                 del self._flights[flight.key]
             self._unjoined.discard(flight)
         self.flights.finish(flight, outcome, error)
+
+    def bring(
+        self, flight: Flight, slot: Slot, table: dict[object, Slot], alias: object | None
+    ) -> None:
+        """Fill and land in one step, for a flight that `lead` has registered.
+
+        A function's hot path finds the slot by the ``alias`` in its ``table``.
+        """
+        with self.lock:
+            filled = flight.fills and self.tier is not None and self.tier.store(slot)
+            if filled and alias is not None:
+                slot.alias = (table, alias)
+                table[alias] = slot
+            if self._flights.get(flight.key) is flight:
+                del self._flights[flight.key]
+            elif self._unjoined:
+                self._unjoined.discard(flight)
+            flight.outcome, flight.finished = Outcome(slot.value), True
+            waiters = flight.waiters
+        for waiter in waiters:
+            waiter.wake()
 
     def void(self, keys: Sequence[str], tags: Sequence[str]) -> None:
         """Remove the entries of these keys and tags, and void the flights that carry them."""

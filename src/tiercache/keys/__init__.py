@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from tiercache.keys.derived import derived_key, versioned
+from tiercache.keys.derived import derived_key, key_of_scalars, versioned
 from tiercache.keys.identity import class_identity, function_identity, identity_token, is_anonymous
 from tiercache.keys.stable import digest, has_cache_key, stable_text
 from tiercache.keys.templates import Field, Template
@@ -23,6 +23,7 @@ __all__ = [
     "has_cache_key",
     "identity_token",
     "is_anonymous",
+    "key_of_scalars",
     "stable_text",
     "versioned",
 ]

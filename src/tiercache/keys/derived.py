@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
+from tiercache.keys.scalars import SCALARS
 from tiercache.keys.stable import digest, stable_text
 
 _LONGEST: Final = 512
@@ -25,6 +26,29 @@ def derived_key(identity: str, version: str, arguments: Iterable[tuple[str, obje
     if len(identity) + len(text) + 2 > _LONGEST:
         text = f"#{digest(text)}"
     return versioned(f"{identity}({text})", version)
+
+
+def key_of_scalars(
+    identity: str,
+    version: str,
+    labels: Iterable[tuple[str, str]],
+    arguments: Mapping[str, object],
+) -> str | None:
+    """Return the same text where every argument is a scalar and all is short, else None.
+
+    ``labels`` are the names with what stands before their values: ``("user_id=", "user_id")``.
+    """
+    scalars = SCALARS
+    try:
+        text = ",".join(
+            [label + scalars[type(value := arguments[name])](value) for label, name in labels]
+        )
+    except KeyError:
+        return None
+    if len(identity) + len(text) + 2 > _LONGEST:
+        return None
+    key = f"{identity}({text})"
+    return f"@{version}:{key}" if version else key
 
 
 def versioned(key: str, version: str) -> str:

@@ -13,7 +13,8 @@ slow (`stale_for`), and its own token is the basis that the new value replaces. 
 it, so its slot cannot hold the lease that tells them of the load: a *claim* beside it does.
 """
 
+from tiercache.loading.direct import Direct
 from tiercache.loading.item import Call, Item, Loader
 from tiercache.loading.path import Loading, copier, late
 
-__all__ = ["Call", "Item", "Loader", "Loading", "copier", "late"]
+__all__ = ["Call", "Direct", "Item", "Loader", "Loading", "copier", "late"]

@@ -16,10 +16,12 @@ from tiercache.codec import Sealer
 from tiercache.entry import FOREVER, MISSING, Entry, Slot
 from tiercache.errors import LoadTimeout, TierError
 from tiercache.lease import Leases, Patience, Wait
+from tiercache.loading.direct import Direct
 from tiercache.loading.item import Call, Item, Loader
 from tiercache.loading.looking import Looking
 from tiercache.local import Local
 from tiercache.policy import CachePolicy
+from tiercache.stats import Counters
 from tiercache.telemetry.observer import Lookup, Observer, Reason
 from tiercache.tiers.base import Basis, Fill, Filled
 from tiercache.tiers.guarded import GuardedTier
@@ -249,6 +251,10 @@ class Loading:
         with self._local.lock:
             if self._local.fill(item.flight, slot):
                 call.name_slot(slot)
+
+    def direct(self, policy: CachePolicy, counters: Counters) -> Direct:
+        """Return the short way of a function's misses, for a cache with memory alone."""
+        return Direct(self._local, policy, counters, self._bus_timeout)
 
     def slot(self, key: str, entry: Entry, policy: CachePolicy, *, started: float | None) -> Slot:
         """Return the entry as L1 holds it: on the monotonic clock, with the time that is left.

@@ -108,6 +108,11 @@ class Observer(Protocol):
         """Whether hits in L1 are to go through `reading` too; asked once, when decorating."""
         ...
 
+    @property
+    def records(self) -> bool:
+        """Whether anybody takes what it is told now; asked before every read that L1 missed."""
+        ...
+
     def watch(self, figures: Figures) -> None:
         """Publish a cache's figures for as long as it lives (a weak reference is kept)."""
         ...
@@ -153,6 +158,7 @@ class NullObserver:
     __slots__ = ()
 
     sees_hits = False
+    records = False
 
     def watch(self, figures: Figures) -> None:
         """Do nothing."""

@@ -30,6 +30,7 @@ from opentelemetry.util.types import AttributeValue
 from tiercache.errors import PolicyError
 from tiercache.telemetry.observer import Figures, Lookup, Reason, Scope, error_type
 from tiercache.telemetry.otel.meters import Meter, meter_of
+from tiercache.telemetry.otel.presence import is_installed
 from tiercache.telemetry.otel.shield import Shield
 from tiercache.telemetry.otel.spans import ReadScope, SpanScope, TimedLoad
 from tiercache.telemetry.otel.totals import totals_under
@@ -75,6 +76,7 @@ class OtelObserver:
         self._span_keys = span_keys
         self._timer = timer
         self._shield = Shield()
+        self._given = tracer_provider is not None or meter_provider is not None
         self._operations: dict[str, Mapping[str, str]] = {}
         self._measured: dict[tuple[str, str, str | None], Mapping[str, str]] = {}
         self._meter: Meter | None = None
@@ -91,6 +93,11 @@ class OtelObserver:
     def sees_hits(self) -> bool:
         """Whether hits in L1 are to go through `reading` too."""
         return self._mode == "all"
+
+    @property
+    def records(self) -> bool:
+        """Whether anybody takes what it is told now: without an SDK nobody does."""
+        return self._given or is_installed()
 
     # -- spans --------------------------------------------------------------------------------
 
