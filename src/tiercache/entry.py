@@ -60,14 +60,13 @@ class Slot:
     minus infinity when the slot leaves the table; a hit beyond that goes the slow way, where
     ``expires`` and ``stale_until`` decide. ``visited`` is a small counter of hits that the eviction
     policy resets. ``marks`` are the generations of its tags: one that is void kills the slot.
-    ``alias`` is where a decorated function finds the slot again without building its key text:
-    the function's table and the key in it, taken out together with the slot.
+    ``alias`` is what a decorated function finds the slot by without building its key text, in its
+    ``table``; it is taken out together with the slot.
     """
 
     __slots__ = (
         "__weakref__",
         "alias",
-        "bucket",
         "cost",
         "created",
         "expires",
@@ -75,6 +74,7 @@ class Slot:
         "marks",
         "serve_until",
         "stale_until",
+        "table",
         "tags",
         "trusted_until",
         "value",
@@ -105,8 +105,13 @@ class Slot:
         self.trusted_until = trusted_until
         self.visited = 0
         self.cost = 0
-        self.bucket: int | None = None
-        self.alias: tuple[dict[object, Slot], object] | None = None
+        self.table: dict[object, Slot] | None = None
+        self.alias: object = None
+
+    def name(self, table: dict[object, Slot], alias: object) -> None:
+        """Let a function's hot path find the slot; called under the cache's lock."""
+        self.table, self.alias = table, alias
+        table[alias] = self
 
     @property
     def void(self) -> bool:
@@ -116,8 +121,8 @@ class Slot:
     def retire(self) -> None:
         """Make the slot unreadable for whoever still holds it, and take its alias out."""
         self.serve_until = self.expires = self.stale_until = -FOREVER
-        if self.alias is not None:
-            table, key = self.alias
-            if table.get(key) is self:
-                del table[key]
-            self.alias = None
+        table = self.table
+        if table is not None:
+            if table.get(self.alias) is self:
+                del table[self.alias]
+            self.table = self.alias = None

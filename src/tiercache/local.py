@@ -98,7 +98,9 @@ class Local:
         """Register the flight of a key, and its load; None if it is held or on its way already."""
         with self.lock:
             flights = self._flights
-            if key in flights or self.lookup(key, tags) is not None:
+            if key in flights or self.tier is None:
+                return None
+            if self.tier.lookup(key) is not None and self.lookup(key, tags) is not None:
                 return None
             flight = flights[key] = self._new(key, tags)
             Load([flight])  # who joins finds the load on its flight
@@ -113,7 +115,9 @@ class Local:
             return flight
 
     def _new(self, key: str, tags: tuple[str, ...] | None) -> Flight:
-        flight = Flight(key, tags, self._generations.marks(tags or ()), self._clock.monotonic())
+        flight = Flight(
+            key, tags, self._generations.marks(tags) if tags else (), self._clock.monotonic()
+        )
         flight.voids_seen = self._voids
         self._begun += 1
         flight.number = self._begun
@@ -166,8 +170,7 @@ class Local:
         with self.lock:
             filled = flight.fills and self.tier is not None and self.tier.store(slot)
             if filled and alias is not None:
-                slot.alias = (table, alias)
-                table[alias] = slot
+                slot.name(table, alias)
             if self._flights.get(flight.key) is flight:
                 del self._flights[flight.key]
             elif self._unjoined:

@@ -39,8 +39,9 @@ def test_one_void_mark_voids() -> None:
 def test_retire() -> None:
     """A retired slot is unreadable at any time, and its alias is gone from the table."""
     one = slot()
-    table: dict[object, Slot] = {"alias": one}
-    one.alias = (table, "alias")
+    table: dict[object, Slot] = {}
+    one.name(table, "alias")
+    assert table == {"alias": one}
     one.retire()
     assert one.serve_until == one.expires == one.stale_until == -FOREVER
     assert table == {}
@@ -51,7 +52,8 @@ def test_retire() -> None:
 def test_retire_leaves_the_alias_of_another() -> None:
     """Retiring a slot leaves an alias that names another slot by now."""
     old, new = slot(), slot()
-    table: dict[object, Slot] = {"alias": new}
-    old.alias = (table, "alias")
+    table: dict[object, Slot] = {}
+    old.name(table, "alias")
+    new.name(table, "alias")
     old.retire()
     assert table == {"alias": new}

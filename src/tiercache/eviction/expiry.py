@@ -28,6 +28,8 @@ class Expiry:
         self._buckets: dict[int, set[Slot]] = {}
         self._numbers: list[int] = []
         self._resolution = resolution
+        self.soonest = FOREVER
+        """Before this time nothing is due."""
 
     def __len__(self) -> int:
         """Return how many slots will expire one day."""
@@ -37,7 +39,7 @@ class Expiry:
         """Take a slot in; one that never expires is not kept."""
         if slot.stale_until == FOREVER:
             return
-        number = slot.bucket = int(slot.stale_until // self._resolution)
+        number = int(slot.stale_until // self._resolution)
         bucket = self._buckets.get(number)
         if bucket is None:
             self._buckets[number] = {slot}
@@ -46,12 +48,13 @@ class Expiry:
             bucket.add(slot)
 
     def discard(self, slot: Slot) -> None:
-        """Forget a slot, if it is there."""
-        number = slot.bucket
-        if number is None:
+        """Forget a slot, if it is there; it must have the time still that it came with."""
+        if slot.stale_until == FOREVER:
             return
-        slot.bucket = None
-        bucket = self._buckets[number]
+        number = int(slot.stale_until // self._resolution)
+        bucket = self._buckets.get(number)
+        if bucket is None or slot not in bucket:
+            return
         bucket.remove(slot)
         if not bucket:
             # Its number stays in the heap until its time comes, or until there are too many.
@@ -79,14 +82,14 @@ class Expiry:
                 del self._buckets[number]
             if number == current:
                 break
-        for slot in found:
-            slot.bucket = None
+        self.soonest = numbers[0] * self._resolution if numbers else FOREVER
         return found
 
     def clear(self) -> None:
         """Forget everything."""
         self._buckets.clear()
         self._numbers.clear()
+        self.soonest = FOREVER
 
     def _push(self, number: int) -> None:
         """Note a new bucket; a key that comes and goes must not fill the heap."""
@@ -95,3 +98,4 @@ class Expiry:
             heapify(self._numbers)
         else:
             heappush(self._numbers, number)
+        self.soonest = self._numbers[0] * self._resolution

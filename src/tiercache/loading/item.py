@@ -55,9 +55,8 @@ class Call:
 
     def name_slot(self, slot: Slot) -> None:
         """Let the function's hot path find the slot; called under the cache's lock."""
-        if self.table is not None and self.alias is not None and slot.alias is None:
-            slot.alias = (self.table, self.alias)
-            self.table[self.alias] = slot
+        if self.table is not None and self.alias is not None and slot.table is None:
+            slot.name(self.table, self.alias)
 
 
 class Item:

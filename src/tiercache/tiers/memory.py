@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal
 
 from tiercache._clock import Clock, SystemClock
-from tiercache.entry import Slot
+from tiercache.entry import FOREVER, Slot
 from tiercache.errors import PolicyError
 from tiercache.eviction.cost import entry_cost
 from tiercache.eviction.expiry import Expiry
@@ -63,6 +63,7 @@ class MemoryTier:
             self._max_entries = min(filter(None, (max_entries, custom.max_entries)), default=None)
         if not bounded:
             self._max_entries = DEFAULT_ENTRIES
+        self._most = FOREVER if self._max_entries is None else self._max_entries
         self._table: dict[str, Slot] = {}
         self._bytes = 0
         self._expiry = Expiry()
@@ -107,16 +108,17 @@ class MemoryTier:
         if old is not None:
             self._expiry.discard(old)  # it is overwritten now: its expiry is no eviction any more
         now = self._clock.monotonic()
-        swept = self._sweep(now, SWEPT_PER_STORE)
+        swept = self._sweep(now, SWEPT_PER_STORE) if now >= self._expiry.soonest else 0
         if self._max_bytes is not None and slot.cost > self._max_bytes:
             self.discard(key)
             self._retire(slot, "rejected")
             return False
-        while self._full(slot):
-            if swept:
-                swept = self._sweep(now, SWEPT_PER_STORE)
-            else:
-                self._evict(key)
+        if len(self._table) >= self._most or self._max_bytes is not None:
+            while self._full(slot):
+                if swept:
+                    swept = self._sweep(now, SWEPT_PER_STORE)
+                else:
+                    self._evict(key)
         old = self._table.get(key)
         self._table[key] = slot
         self._bytes += slot.cost

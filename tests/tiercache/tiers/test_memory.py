@@ -297,9 +297,7 @@ def test_a_slot_that_leaves_takes_its_alias_along() -> None:
     """A decorated function cannot find a slot that is not in the tier any more."""
     bound = Bound(max_entries=1)
     table: dict[object, Slot] = {}
-    slot = bound.store("a")
-    table[1] = slot
-    slot.alias = (table, 1)
+    bound.store("a").name(table, 1)
     bound.store("b")
     assert table == {}
 
