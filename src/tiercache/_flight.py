@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +61,19 @@ class Load:
     def occupy(self) -> None:
         """Note that the calling thread runs the load by itself."""
         self.thread = threading.current_thread()
+
+    def nest(self) -> Load | None:
+        """Note that the load of this context, if there is one, waits for this one to run in it."""
+        outer = current_load.get()
+        if outer is not None:
+            with _graph:
+                outer.waits.append(self)
+        return outer
+
+    def leave(self, outer: Load) -> None:
+        """Undo `nest`."""
+        with _graph:
+            outer.waits.remove(self)
 
     @property
     def cancelled_itself(self) -> bool:
@@ -300,13 +313,16 @@ class Flights:
                 self.finish(each, None)
 
 
-@contextmanager
-def _waiting_for(load: Load) -> Iterator[None]:
+def _waiting_for(load: Load) -> AbstractContextManager[None]:
     """Note that the load of this context waits for another; `LoadCycle` if that waits for it."""
     waiting = current_load.get()
     if waiting is None or _over(waiting) or _over(load):
-        yield
-        return
+        return _NOTHING
+    return _edge(waiting, load)
+
+
+@contextmanager
+def _edge(waiting: Load, load: Load) -> Iterator[None]:
     with _graph:
         chain = load.reaches(waiting)
         if chain is not None:
@@ -329,6 +345,7 @@ def _over(load: Load) -> bool:
 
 
 _graph = threading.Lock()
+_NOTHING = nullcontext()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -135,7 +135,12 @@ class ThreadCaller:
         """Run the load here and now, or in a thread of the cache's own."""
         if not behind:
             load.occupy()
-            drive(work)
+            outer = load.nest()
+            try:
+                drive(work)
+            finally:
+                if outer is not None:
+                    load.leave(outer)
             return
 
         def run() -> None:

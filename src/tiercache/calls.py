@@ -210,9 +210,10 @@ class Definition:
         engine, caller = host.engine, host.task_caller
         direct = self._direct
         if direct is not None and not engine.is_disturbed():
-            key, tags = self.key(arguments, host), self.tags(arguments)
+            key = self.key(arguments, host)
+            tags = self.tags(arguments) if self._tags else ()
             table, alias = self.hot.table, self.hot.alias(arguments)
-            flight = direct.begin(key, tags)
+            flight = engine.local.lead(key, tags)
             if flight is not None:
                 assert flight.load is not None
                 work = direct.carry(flight, self.hot.invoke, arguments, table, alias)
@@ -231,9 +232,10 @@ class Definition:
         engine = host.engine
         direct = self._direct
         if direct is not None and not engine.is_disturbed():
-            key, tags = self.key(arguments, host), self.tags(arguments)
+            key = self.key(arguments, host)
+            tags = self.tags(arguments) if self._tags else ()
             table, alias = self.hot.table, self.hot.alias(arguments)
-            flight = direct.begin(key, tags)
+            flight = engine.local.lead(key, tags)
             if flight is not None:
                 return direct.run(flight, self.hot.invoke, arguments, self._awaited, table, alias)
         return drive(engine.read(self.call(arguments, host), host.thread_caller))

@@ -168,7 +168,8 @@ class Local:
         A function's hot path finds the slot by the ``alias`` in its ``table``.
         """
         with self.lock:
-            filled = flight.fills and self.tier is not None and self.tier.store(slot)
+            live = not flight.void and (not flight.marks or flight.fills)
+            filled = live and self.tier is not None and self.tier.store(slot)
             if filled and alias is not None:
                 slot.name(table, alias)
             if self._flights.get(flight.key) is flight:
@@ -176,7 +177,7 @@ class Local:
             elif self._unjoined:
                 self._unjoined.discard(flight)
             flight.outcome, flight.finished = Outcome(slot.value), True
-            waiters = flight.waiters
+            waiters, flight.waiters = flight.waiters, []
         for waiter in waiters:
             waiter.wake()
 

@@ -4,7 +4,7 @@ Where memory is the only tier and nothing is to be waited for, a miss needs none
 coroutines. What keeps a cache right is here as well: the flight is registered before the function
 is called, others join it, an invalidation voids it, and filling and landing are one step. Whatever
 else a read can come to (somebody loads already, an old value may have to stand in) is left to the
-slow path: `Direct` says that it does not apply, and nothing has happened yet.
+slow path: `Local.lead` gives no flight then, and nothing has happened yet.
 """
 
 from __future__ import annotations
@@ -56,10 +56,6 @@ class Direct:
         self._cache_if = policy.cache_if
         self._vouched = vouched
 
-    def begin(self, key: str, tags: tuple[str, ...]) -> Flight | None:
-        """Register the flight of a key that is not held nor on its way; None for any other."""
-        return self._local.lead(key, tags)
-
     def run(
         self,
         flight: Flight,
@@ -76,9 +72,7 @@ class Direct:
         load = flight.load
         assert load is not None
         load.occupy()
-        outer = current_load.get()
-        if outer is not None:  # its loader called us: it waits for this load
-            outer.waits.append(load)
+        outer = load.nest()
         token = current_load.set(load)
         counters = self._counters
         counters.loads += 1
@@ -100,7 +94,7 @@ class Direct:
         finally:
             current_load.reset(token)
             if outer is not None:
-                outer.waits.remove(load)
+                load.leave(outer)
         counters.misses += 1
         return value
 
@@ -135,12 +129,8 @@ class Direct:
         cache_if = self._cache_if
         if value is MISSING or (cache_if is not None and not cache_if(value)):
             self._local.land(flight, Outcome(value))
-        else:
-            self._local.bring(flight, self._slot(flight, value), table, alias)
-
-    def _slot(self, flight: Flight, value: object) -> Slot:
-        """Return the entry as L1 holds it; its time begins when the flight did."""
-        began = flight.began
+            return
+        began = flight.began  # the entry's time begins when the flight did
         ttl = self._ttl
         if ttl == inf:
             expires = refresh_at = stale_until = FOREVER
@@ -152,7 +142,7 @@ class Direct:
                 refresh_at = began + ttl * self._refresh_ahead
             if self._stale_for:
                 stale_until = expires + self._stale_for
-        return Slot(
+        slot = Slot(
             flight.key,
             value,
             created=began,
@@ -163,3 +153,4 @@ class Direct:
             marks=flight.marks,
             trusted_until=FOREVER if self._vouched == inf else began + self._vouched,
         )
+        self._local.bring(flight, slot, table, alias)
