@@ -19,18 +19,31 @@ class Deadline:
     in the sockets: the limit then begins anew, once.
     """
 
-    __slots__ = ("_due", "_loop", "_renewed", "_seconds", "_timeout", "_timer")
+    __slots__ = (
+        "_cancelling",
+        "_due",
+        "_expired",
+        "_handle",
+        "_loop",
+        "_renewed",
+        "_seconds",
+        "_task",
+    )
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._renewed = False
+        self._expired = False
 
     async def __aenter__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._timeout = asyncio.timeout(None)
-        await self._timeout.__aenter__()
-        self._due = self._loop.time() + self._seconds
-        self._timer = self._loop.call_at(self._due, self._expire)
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a Deadline has to be used inside a task")
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._loop = loop = task.get_loop()
+        self._due = loop.time() + self._seconds
+        self._handle: asyncio.Handle = loop.call_at(self._due, self._expire)
 
     async def __aexit__(
         self,
@@ -38,15 +51,25 @@ class Deadline:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._timer.cancel()
-        await self._timeout.__aexit__(kind, error, traceback)
+        self._handle.cancel()
+        # A cancellation from outside, at the same moment, goes on: it is not ours to swallow.
+        if (
+            self._expired
+            and self._task.uncancel() <= self._cancelling
+            and kind is asyncio.CancelledError
+        ):
+            raise TimeoutError from error
 
     def _expire(self) -> None:
         now = self._loop.time()
         if now - self._due > STALLED and not self._renewed:
             self._renewed = True
             self._due = now + self._seconds
-            self._timer = self._loop.call_at(self._due, self._expire)
+            self._handle = self._loop.call_at(self._due, self._expire)
         else:
             # Not at once: whoever has been woken up by now goes first.
-            self._timeout.reschedule(now)
+            self._handle = self._loop.call_soon(self._cancel)
+
+    def _cancel(self) -> None:
+        self._expired = True
+        self._task.cancel()

@@ -38,12 +38,14 @@ class Outcome:
 class Load:
     """One run of the slow path, its flights, and where it runs."""
 
-    __slots__ = ("_task", "cancelled", "detached", "flights", "loop", "thread", "waits")
+    __slots__ = ("_task", "cancelled", "detached", "flights", "looking", "loop", "thread", "waits")
 
     def __init__(self, flights: list[Flight], *, detached: bool = False) -> None:
         self.flights = flights
         self.detached = detached
         self.cancelled = False
+        self.looking = False
+        """Whether who leads it looks into a tier by itself: it wants the flight, but waits not."""
         self.loop: asyncio.AbstractEventLoop | None = None
         self.thread: threading.Thread | None = None
         self.waits: list[Load] = []
@@ -58,8 +60,9 @@ class Load:
         self._task = self.loop.create_task(work)
         return self._task
 
-    def occupy(self) -> None:
-        """Note that the calling thread runs the load by itself."""
+    def occupy(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Note that the calling thread, or the calling task of its loop, runs it by itself."""
+        self.loop = loop
         self.thread = threading.current_thread()
 
     def nest(self) -> Load | None:
@@ -301,7 +304,7 @@ class Flights:
         load = flight.load
         assert load is not None
         with self._lock:
-            if load.detached or any(each.waiters for each in load.flights):
+            if load.detached or load.looking or any(each.waiters for each in load.flights):
                 return
             for each in load.flights:
                 each.void = each.void or not each.finished

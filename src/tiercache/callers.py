@@ -37,6 +37,10 @@ class Caller(Protocol):
         """Call a loader, and await what it returns if that is awaitable."""
         ...
 
+    def lead(self, load: Load) -> None:
+        """Note that the caller carries the load itself, for now."""
+        ...
+
     def launch(self, load: Load, work: Coroutine[Any, Any, None], *, behind: bool) -> None:
         """Start a load; ``behind`` asks that the caller need not run it itself."""
         ...
@@ -76,6 +80,10 @@ class TaskCaller:
         """Await the loader."""
         result = function(*arguments)
         return await result if inspect.isawaitable(result) else result
+
+    def lead(self, load: Load) -> None:
+        """Note that this task carries the load."""
+        load.occupy(asyncio.get_running_loop())
 
     def launch(self, load: Load, work: Coroutine[Any, Any, None], *, behind: bool) -> None:
         """Start a task; it lives until it is done or nobody waits for it."""
@@ -130,6 +138,10 @@ class ThreadCaller:
         """Call the loader here; what it returns as an awaitable runs on the cache's loop."""
         result = function(*arguments)
         return self._portal.run(lambda: _await(result)) if inspect.isawaitable(result) else result
+
+    def lead(self, load: Load) -> None:
+        """Note that this thread carries the load."""
+        load.occupy()
 
     def launch(self, load: Load, work: Coroutine[Any, Any, None], *, behind: bool) -> None:
         """Run the load here and now, or in a thread of the cache's own."""

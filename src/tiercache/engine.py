@@ -305,14 +305,15 @@ class Engine:
             if load is not None:
                 if stale is not None:
                     flight.stale = self._entry(stale)
-                self.launch(
-                    load,
-                    [Item(call, flight)],
-                    loader,
-                    caller,
-                    lookup,
-                    "miss" if stale is None else "expired",
-                )
+                item = Item(call, flight)
+                policy = call.policy
+                if policy.soft_timeout is None and policy.hard_timeout is None:
+                    outcome = await self._loading.glimpse(load, item, caller)
+                    if outcome is not None:
+                        return outcome
+                if not flight.finished:
+                    reason: Reason = "miss" if stale is None else "expired"
+                    self.launch(load, [item], loader, caller, lookup, reason)
             else:
                 lookup.coalesced = True
                 call.counters.coalesced += 1

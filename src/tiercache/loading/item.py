@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tiercache._flight import Flight
 from tiercache.entry import Entry, Slot
 from tiercache.policy import CachePolicy
 from tiercache.stats import Counters
-from tiercache.tiers.base import Ask, Basis, Leased
+from tiercache.tiers.base import Ask, Basis, Leased, Stored
 from tiercache.tiers.guarded import GuardedTier
 
 _CLAIM: Final = "\x00claim:"
@@ -59,6 +59,15 @@ class Call:
             slot.name(self.table, self.alias)
 
 
+class Glimpse(NamedTuple):
+    """What was found in the first tier: ``entry`` is what could be read of what is ``stored``."""
+
+    stored: Stored | None
+    entry: Entry | None
+    failed: bool = False
+    """The tier did not answer."""
+
+
 class Item:
     """One call on the slow path.
 
@@ -74,6 +83,7 @@ class Item:
         "coalesced",
         "entry",
         "flight",
+        "glimpsed",
         "leased",
         "leases",
         "level",
@@ -100,6 +110,8 @@ class Item:
         self.coalesced = False
         """Whether it has waited for one."""
         self.looks = 0
+        self.glimpsed: Glimpse | None = None
+        """What its first look into the first tier found and could not use."""
         self.awaited = False
         """Whether somebody waits for the lease that has been filled."""
 

@@ -15,7 +15,7 @@ from tiercache.codec import Sealer
 from tiercache.entry import Entry
 from tiercache.errors import CodecError, TierError
 from tiercache.lease import Leases, is_blocked_by
-from tiercache.loading.item import Item
+from tiercache.loading.item import Glimpse, Item
 from tiercache.telemetry.observer import Reason
 from tiercache.tiers.base import Ask, Basis, Leased, Stored
 from tiercache.tiers.guarded import GuardedTier
@@ -55,6 +55,27 @@ class Looking:
                 wanted = await self._look(tier, wanted, caller, load, reason)
         return wanted
 
+    async def glimpse(self, item: Item, caller: Caller) -> bool:
+        """Look for one item in the first tier; True if what is there is fresh, and ends the search.
+
+        Otherwise `look` goes on from here, and does not ask that tier again.
+        """
+        call = item.call
+        if not self._tiers or self._recovery.covers(call.key, call.tags):
+            return False
+        tier = self._tiers[0]
+        try:
+            [stored] = await caller.ask(tier, "read", (item.ask,))
+        except TierError:
+            item.glimpsed = Glimpse(None, None, failed=True)
+            return False
+        entry = None if stored is None else self.unseal(tier, call.key, stored, call.type)
+        if stored is None or entry is None or entry.expires <= self._clock.time():
+            item.glimpsed = Glimpse(stored, entry)
+            return False
+        item.entry, item.level, item.payload = entry, tier.level, stored.payload
+        return True
+
     async def _look(
         self, tier: GuardedTier, items: list[Item], caller: Caller, load: Load, reason: Reason
     ) -> list[Item]:
@@ -62,18 +83,12 @@ class Looking:
         asked = [i for i in items if i not in passed] if passed else items
         if not asked:
             return items
-        try:
-            answers: list[Stored | None] = await caller.ask(
-                tier, "read", [item.ask for item in asked]
-            )
-        except TierError:
+        glimpses = await self._read(tier, asked, caller)
+        if any(glimpse.failed for glimpse in glimpses):
             return items
         without: list[Item] = []
         due: list[Item] = []
-        for item, stored in zip(asked, answers, strict=True):
-            entry = (
-                None if stored is None else self.unseal(tier, item.call.key, stored, item.call.type)
-            )
+        for item, (stored, entry, _) in zip(asked, glimpses, strict=True):
             if stored is None or entry is None:
                 item.seen = b"" if stored is None else stored.basis.token
                 without.append(item)
@@ -86,6 +101,28 @@ class Looking:
         if due:
             await self._claim(tier, due, caller, load)
         return [item for item in (*passed, *without, *due) if item.leased is None]
+
+    async def _read(
+        self, tier: GuardedTier, items: Sequence[Item], caller: Caller
+    ) -> list[Glimpse]:
+        """Read the items, unless that has just been done."""
+        glimpsed = items[0].glimpsed
+        if glimpsed is not None and tier is self._tiers[0]:
+            items[0].glimpsed = None  # for once: the next look is a new one
+            return [glimpsed]
+        try:
+            answers: list[Stored | None] = await caller.ask(
+                tier, "read", [item.ask for item in items]
+            )
+        except TierError:
+            return [Glimpse(None, None, failed=True)] * len(items)
+        return [
+            Glimpse(
+                stored,
+                stored and self.unseal(tier, item.call.key, stored, item.call.type),
+            )
+            for item, stored in zip(items, answers, strict=True)
+        ]
 
     def _yields(self, tier: GuardedTier, item: Item) -> bool:
         """Whether a lease of somebody else in this tier is left alone."""
@@ -162,7 +199,8 @@ class Looking:
             return None
         if entry.stale_until <= self._clock.time():
             return None
-        return replace(entry, tags=tuple(tag for tag, _ in stored.basis.tags))
+        tags = stored.basis.tags
+        return replace(entry, tags=tuple(tag for tag, _ in tags)) if tags else entry
 
     async def glance(
         self, asks: Sequence[Ask], type_: Callable[[], Any], caller: Caller

@@ -51,6 +51,37 @@ class Loading:
         self._bus_timeout = bus_timeout
         self._leases = leases
 
+    async def glimpse(self, load: Load, item: Item, caller: Caller) -> Outcome | None:
+        """Look into the first tier without a task of the load's own; land what it has.
+
+        None: the load has to run, unless the flight has landed meanwhile. A caller that is
+        cancelled here abandons it, and those who have joined start again.
+        """
+        flight = item.flight
+        caller.lead(load)
+        load.looking = True
+        try:
+            found = await self.looking.glimpse(item, caller)
+        except Exception as error:  # noqa: BLE001 - raised by everybody who waits
+            self._local.land(flight, None, error)
+            return None
+        except BaseException:
+            load.cancelled = True
+            self._local.land(flight, None)
+            raise
+        finally:
+            load.looking = False
+        if not found:
+            if load.cancelled:
+                self._local.land(flight, None)
+            return None
+        assert item.entry is not None
+        if self._local.tier is not None:
+            self.fill_local(item)
+        outcome = Outcome(item.entry.value, item.level)
+        self._local.land(flight, outcome)
+        return outcome
+
     async def run(
         self,
         load: Load,

@@ -33,14 +33,21 @@ from tiercache.tiers.base import (
     Stored,
     SupportsSync,
 )
+from tiercache.tiers.gathering import Gathering
 
 PROBE_LIMIT: Final = 0.5
 """The longest a probe waits for its answer, in seconds: with the longest delay between two probes,
 a tier is back at most a second after it answers again."""
 
 _COMPLAINTS: Final = 100
+_KINDS: Final = 8
+"""Kinds of leases whose requests are gathered; there are two ttls, each with and without
+patience."""
 
 Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
+
+_Invalidation = tuple[Sequence[str], Sequence[str], Sequence[bytes]]
+"""Keys, tags and events of one request."""
 
 _T = TypeVar("_T")
 _log = logging.getLogger("tiercache.tiers")
@@ -82,6 +89,12 @@ class GuardedTier:
         self._complaints: set[str] = set()
         self._lock = threading.Lock()  # over what several threads set up, never held while waiting
         self._sync = tier if isinstance(tier, SupportsSync) else None
+        # What is asked in one turn of a loop goes together.
+        self._reads: Gathering[Ask, Stored | None] = Gathering(self._read)
+        self._leases: dict[tuple[float, bool], Gathering[Ask, Basis | Leased]] = {}
+        self._releases: Gathering[Basis, bool] = Gathering(self._release)
+        self._fills: Gathering[Fill, Filled] = Gathering(self._fill)
+        self._invalidations: Gathering[_Invalidation, None] = Gathering(self._invalidate)
 
     def __repr__(self) -> str:
         return f"<{self.level} {self.tier!r}, circuit {self.circuit}>"
@@ -142,13 +155,25 @@ class GuardedTier:
 
     async def read(self, asks: Sequence[Ask]) -> list[Stored | None]:
         """As `Operations.read`."""
-        return self.count_read(await self._guard("read", lambda: self.tier.read(asks)))
+        for ask in asks:
+            if ask.tags is None:  # it may take a second round trip, for which nobody shall wait
+                return await self._read(asks)
+        self._expect("read")
+        return await self._reads.ask(asks)
 
     async def lease(
         self, asks: Sequence[Ask], ttl: float, patient: bool = False
     ) -> list[Basis | Leased]:
         """As `Operations.lease`."""
-        return await self._guard("lease", lambda: self.tier.lease(asks, ttl, patient))
+        self._expect("lease")
+        gathering = self._leases.get((ttl, patient))
+        if gathering is None:
+            if len(self._leases) >= _KINDS:
+                return await self._lease(asks, ttl, patient)
+            gathering = self._leases[ttl, patient] = Gathering(
+                lambda asks: self._lease(asks, ttl, patient), about=_key
+            )
+        return await gathering.ask(asks)
 
     async def renew(self, bases: Sequence[Basis], ttl: float) -> list[bool]:
         """As `Operations.renew`."""
@@ -156,13 +181,13 @@ class GuardedTier:
 
     async def release(self, bases: Sequence[Basis]) -> list[bool]:
         """As `Operations.release`."""
-        return await self._guard("release", lambda: self.tier.release(bases))
+        self._expect("release")
+        return await self._releases.ask(bases)
 
     async def fill(self, fills: Sequence[Fill]) -> list[Filled]:
         """As `Operations.fill`."""
-        filled = await self._guard("fill", lambda: self.tier.fill(fills))
-        self.count_written(fills)
-        return filled
+        self._expect("fill")
+        return await self._fills.ask(fills)
 
     async def put(self, puts: Sequence[Put]) -> None:
         """As `Operations.put`."""
@@ -173,11 +198,40 @@ class GuardedTier:
         self, keys: Sequence[str], tags: Sequence[str], events: Sequence[bytes] = ()
     ) -> None:
         """As `Operations.invalidate`."""
-        await self._guard("invalidate", lambda: self.tier.invalidate(keys, tags, events))
+        self._expect("invalidate")
+        size = len(keys) + len(tags) + len(events)
+        await self._invalidations.ask([(keys, tags, events)], size)
 
     async def clear(self, events: Sequence[bytes] = ()) -> None:
         """As `Operations.clear`."""
         await self._guard("clear", lambda: self.tier.clear(events))
+
+    async def _read(self, asks: Sequence[Ask]) -> list[Stored | None]:
+        return self.count_read(await self._guard("read", lambda: self.tier.read(asks)))
+
+    async def _lease(self, asks: Sequence[Ask], ttl: float, patient: bool) -> list[Basis | Leased]:
+        return await self._guard("lease", lambda: self.tier.lease(asks, ttl, patient))
+
+    async def _release(self, bases: Sequence[Basis]) -> list[bool]:
+        return await self._guard("release", lambda: self.tier.release(bases))
+
+    async def _fill(self, fills: Sequence[Fill]) -> list[Filled]:
+        filled = await self._guard("fill", lambda: self.tier.fill(fills))
+        self.count_written(fills)
+        return filled
+
+    async def _invalidate(self, requests: Sequence[_Invalidation]) -> list[None]:
+        """Do what several ask for in one step; the events keep their order."""
+        keys = list(dict.fromkeys(key for its, _, _ in requests for key in its))
+        tags = list(dict.fromkeys(tag for _, its, _ in requests for tag in its))
+        events = [event for _, _, its in requests for event in its]
+        await self._guard("invalidate", lambda: self.tier.invalidate(keys, tags, events))
+        return [None] * len(requests)
+
+    def _expect(self, operation: str) -> None:
+        """Refuse at once what would not be sent; nobody waits a turn of the loop for that."""
+        if self._breaker.admit() is None:
+            self.admit(operation)
 
     async def _guard(self, operation: str, call: Callable[[], Awaitable[_T]]) -> _T:
         """Run one operation, or refuse to."""
@@ -328,6 +382,10 @@ class GuardedTier:
         """Count the bytes of the payloads."""
         size = sum(len(item.payload) for item in items)
         self.counters.bytes_written += size
+
+
+def _key(ask: Ask) -> str:
+    return ask.key
 
 
 async def _nothing() -> None:
