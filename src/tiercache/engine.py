@@ -307,7 +307,7 @@ class Engine:
                     flight.stale = self._entry(stale)
                 item = Item(call, flight)
                 policy = call.policy
-                if policy.soft_timeout is None and policy.hard_timeout is None:
+                if self.tiers and policy.soft_timeout is None and policy.hard_timeout is None:
                     outcome = await self._loading.glimpse(load, item, caller)
                     if outcome is not None:
                         return outcome

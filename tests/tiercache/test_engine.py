@@ -263,3 +263,77 @@ def test_threads_against_invalidations(cache: Cache) -> None:
     for reader in readers:
         reader.join(20)
     assert wrong == []
+
+
+async def test_who_looks_first_may_leave(tiers: Tiers) -> None:
+    """A caller that is cancelled while it reads the first tier leaves the others to look again."""
+    reading, go_on = asyncio.Event(), asyncio.Event()
+    read = tiers.l2.read
+
+    async def slow(asks: Any) -> Any:
+        reading.set()
+        await go_on.wait()
+        return await read(asks)
+
+    tiers.l2.read = slow  # type: ignore[method-assign]
+    loads = []
+
+    async def load() -> int:
+        loads.append(1)
+        return 1
+
+    first = asyncio.ensure_future(tiers.cache.get_or_load("k", load))
+    async with asyncio.timeout(10):
+        await reading.wait()
+        others = [asyncio.ensure_future(tiers.cache.get_or_load("k", load)) for _ in range(3)]
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        assert await asyncio.gather(*others) == [1, 1, 1]
+    assert first.cancelled()
+    assert len(loads) == 1
+
+
+async def test_who_waits_for_the_first_look_may_leave(tiers: Tiers) -> None:
+    """A caller that has joined is no reason to give up what its leader still wants."""
+    reading, go_on = asyncio.Event(), asyncio.Event()
+    await tiers.cache.get_or_load("k", lambda: 1)
+    tiers.forget("l1")
+    read = tiers.l2.read
+
+    async def slow(asks: Any) -> Any:
+        reading.set()
+        await go_on.wait()
+        return await read(asks)
+
+    tiers.l2.read = slow  # type: ignore[method-assign]
+    first = asyncio.ensure_future(tiers.cache.get_or_load("k", lambda: 2))
+    async with asyncio.timeout(10):
+        await reading.wait()
+        other = asyncio.ensure_future(tiers.cache.get_or_load("k", lambda: 3))
+        await asyncio.sleep(0)
+        other.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        assert await first == 1
+    assert other.cancelled()
+    tiers.l2.away = tiers.l3.away = True
+    assert await tiers.cache.get_or_load("k", lambda: 4) == 1, "it has filled L1 all the same"
+
+
+async def test_what_is_found_void_fills_nothing(tiers: Tiers) -> None:
+    """An invalidation while the first tier is read: who asked before gets the old, L1 does not."""
+    await tiers.cache.get_or_load("k", lambda: 1)
+    tiers.forget("l1")
+    read = tiers.l2.read
+
+    async def raced(asks: Any) -> Any:
+        found = await read(asks)
+        tiers.l2.read = read  # type: ignore[method-assign]
+        await tiers.cache.invalidate("k")
+        return found
+
+    tiers.l2.read = raced  # type: ignore[method-assign]
+    assert await tiers.cache.get_or_load("k", lambda: 2) == 1
+    assert await tiers.cache.get_or_load("k", lambda: 2) == 2

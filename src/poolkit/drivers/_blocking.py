@@ -51,7 +51,8 @@ class SQLiteSync:
         self._process = os.getpid()
         self._gate = gate_of(self.path)
         self._lock = threading.Lock()
-        self._spare: list[sqlite3.Connection] = []
+        # Apart: to turn a reader into a writer makes SQLite forget every prepared statement.
+        self._spare: dict[bool, list[sqlite3.Connection]] = {False: [], True: []}
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -111,7 +112,8 @@ class SQLiteSync:
         """Close every connection; one in use is closed when its user is done."""
         with self._lock:
             self._closed = True
-            spare, self._spare = self._spare, []
+            spare = [*self._spare[False], *self._spare[True]]
+            self._spare = {False: [], True: []}
         for connection in spare:
             connection.close()
 
@@ -139,16 +141,18 @@ class SQLiteSync:
         with self._lock:
             if self._closed:
                 raise PoolClosed(f"the SQLite database {self.path!r} was closed here")
-            connection = self._spare.pop() if self._spare else None
+            spare = self._spare[writable]
+            connection = spare.pop() if spare else None
         if connection is None:
             connection = open_database(self.path, self.options)
+            if not writable:
+                connection.execute("PRAGMA query_only=1")
         try:
-            connection.execute(f"PRAGMA query_only={int(not writable)}")
             yield connection
         finally:
             with self._lock:
                 if not self._closed:
-                    self._spare.append(connection)
+                    self._spare[writable].append(connection)
                     connection = None
             if connection is not None:
                 connection.close()

@@ -84,7 +84,10 @@ class Postgres:
 
     def read(self, namespace: str, keys: list[str]) -> Program[list[Found]]:
         """Return the values that are readable, in one statement."""
-        rows = yield Statement(self._sql.read, (namespace, keys))
+        if len(keys) == 1:
+            rows = yield Statement(self._sql.read_one, (namespace, keys[0]))
+        else:
+            rows = yield Statement(self._sql.read, (namespace, keys))
         return [Found(*row) for row in rows]
 
     def lease(
@@ -202,6 +205,7 @@ class _Statements(NamedTuple):
     exists: str
     version: str
     read: str
+    read_one: str
     lease: str
     await_leases: str
     renew: str
@@ -220,10 +224,10 @@ def _readable(tables: Tables, row: str, namespace: str) -> str:
     return f"""
       {row}.run = (
         SELECT r.token FROM {tables.tag} r WHERE r.namespace = {namespace} AND r.tag = '{RUN}')
-      AND NOT EXISTS (
+      AND ({row}.tags = '{{}}'::jsonb OR NOT EXISTS (
         SELECT FROM jsonb_each_text({row}.tags) AS s (tag, token)
         LEFT JOIN {tables.tag} t ON t.namespace = {namespace} AND t.tag = s.tag
-        WHERE t.token IS DISTINCT FROM s.token)"""
+        WHERE t.token IS DISTINCT FROM s.token))"""
 
 
 def _kept(tables: Tables, tags: str, longest: str) -> str:
@@ -251,6 +255,10 @@ def _statements(tables: Tables) -> _Statements:
           coalesce(now() + g.ttl * interval '1 second', 'infinity') AS expires, g.held
         FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[],
           $8::float8[], {}::text[]) AS g (key, token, run, tags, names, payload, ttl, held))"""
+    found = f"""
+    SELECT e.key, e.token, e.run, e.tags::text, e.names, e.payload FROM {entry} e
+    WHERE e.namespace = $1 AND e.payload IS NOT NULL AND e.expires > now()
+      AND {_readable(tables, "e", "$1")}"""
     return _Statements(
         # The join matters: to_regclass alone may answer from the session's memory of having found
         # nothing, which a wait for an advisory lock does not refresh. Touching pg_class does.
@@ -258,10 +266,9 @@ def _statements(tables: Tables) -> _Statements:
     SELECT count(*) = cardinality($1::text[]) FROM unnest($1::text[]) AS name
     JOIN pg_catalog.pg_class c ON c.oid = to_regclass(name)""",
         version=f"SELECT value FROM {meta} WHERE name = 'schema'",
-        read=f"""
-    SELECT e.key, e.token, e.run, e.tags::text, e.names, e.payload FROM {entry} e
-    WHERE e.namespace = $1 AND e.key = ANY ($2::text[])
-      AND e.payload IS NOT NULL AND e.expires > now() AND {_readable(tables, "e", "$1")}""",
+        read=f"{found} AND e.key = ANY ($2::text[])",
+        # An array is planned anew for each call, one key but once: a fifth of the time.
+        read_one=f"{found} AND e.key = $2",
         lease=f"""
     WITH made AS (
       INSERT INTO {tag} AS t (namespace, tag, token, expires)

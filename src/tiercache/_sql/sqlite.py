@@ -91,7 +91,10 @@ class Sqlite:
 
     def read(self, namespace: str, keys: list[str]) -> Program[list[Found]]:
         """Return the values that are readable, in one statement."""
-        rows = yield Statement(self._sql.read, (namespace, json.dumps(keys)))
+        if len(keys) == 1:
+            rows = yield Statement(self._sql.read_one, (namespace, keys[0]))
+        else:
+            rows = yield Statement(self._sql.read, (namespace, json.dumps(keys)))
         return [Found(*row) for row in rows]
 
     def lease(
@@ -232,6 +235,7 @@ class _Statements(NamedTuple):
     exists: str
     version: str
     read: str
+    read_one: str
     tokens: str
     make_tags: str
     keep_tags: str
@@ -254,25 +258,28 @@ def _readable(tables: Tables, row: str, namespace: str) -> str:
     return f"""
       {row}.run = (
         SELECT r.token FROM {tables.tag} AS r WHERE r.namespace = {namespace} AND r.tag = '{RUN}')
-      AND NOT EXISTS (
+      AND ({row}.tags = '{{}}' OR NOT EXISTS (
         SELECT 1 FROM json_each({row}.tags) AS s
         LEFT JOIN {tables.tag} AS t ON t.namespace = {namespace} AND t.tag = s.key
-        WHERE t.token IS NOT s.value)"""
+        WHERE t.token IS NOT s.value))"""
 
 
 def _statements(tables: Tables) -> _Statements:
     """Write the statements; the names were checked by `Tables.of`."""
     entry, tag, meta = tables.of_tier
+    columns = "e.key, e.token, e.run, e.tags, e.names, e.payload"
+    current = f"""e.payload IS NOT NULL AND e.expires > {_NOW}
+      AND {_readable(tables, "e", "$1")}"""
     return _Statements(
         exists="""
     SELECT count(*), sqlite_version() FROM sqlite_master
     WHERE type = 'table' AND name IN ($1, $2, $3)""",
         version=f"SELECT value FROM {meta} WHERE name = 'schema'",
         read=f"""
-    SELECT e.key, e.token, e.run, e.tags, e.names, e.payload
-    FROM json_each($2) AS k CROSS JOIN {entry} AS e
-    WHERE e.namespace = $1 AND e.key = k.value AND e.payload IS NOT NULL AND e.expires > {_NOW}
-      AND {_readable(tables, "e", "$1")}""",
+    SELECT {columns} FROM json_each($2) AS k CROSS JOIN {entry} AS e
+    WHERE e.namespace = $1 AND e.key = k.value AND {current}""",
+        read_one=f"""
+    SELECT {columns} FROM {entry} AS e WHERE e.namespace = $1 AND e.key = $2 AND {current}""",
         tokens=f"""
     SELECT t.tag, t.token FROM json_each($2) AS k CROSS JOIN {tag} AS t
     WHERE t.namespace = $1 AND t.tag = k.value""",

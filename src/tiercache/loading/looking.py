@@ -61,7 +61,7 @@ class Looking:
         Otherwise `look` goes on from here, and does not ask that tier again.
         """
         call = item.call
-        if not self._tiers or self._recovery.covers(call.key, call.tags):
+        if self._recovery.covers(call.key, call.tags):
             return False
         tier = self._tiers[0]
         try:

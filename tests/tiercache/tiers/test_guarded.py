@@ -403,3 +403,45 @@ async def test_a_redis_that_hangs_costs_one_timeout_and_comes_back(
     assert stored is not None
     await asyncio.gather(*probes)
     await guarded.aclose()
+
+
+async def test_one_turn_asks_the_tier_once() -> None:
+    """Reads, leases, releases, fills and invalidations of one turn are one operation each."""
+    house = House()
+    await house.guarded.open()
+    house.double.calls.clear()
+    guarded = house.guarded
+    names = "abc"
+    found = await asyncio.gather(*(guarded.read([Ask(name, ())]) for name in names))
+    assert found == [[Stored(b"12345", BASIS)], [None], [None]]
+    assert (guarded.counters.hits, guarded.counters.misses) == (1, 2)
+    leased = await asyncio.gather(*(guarded.lease([Ask(name, ())], 5.0) for name in names))
+    assert leased == [[BASIS]] * 3
+    assert await asyncio.gather(*(guarded.release([BASIS]) for _ in names)) == [[False]] * 3
+    filled = await asyncio.gather(*(guarded.fill([Fill(BASIS, b"12", None)]) for _ in names))
+    assert filled == [[True]] * 3
+    assert guarded.counters.bytes_written == 6
+    await asyncio.gather(*(guarded.invalidate([name], [], [b"e"]) for name in names))
+    assert house.double.calls == ["read", "lease", "release", "fill", "invalidate"]
+    assert [seen[1] for seen in house.observer.seen[-5:]] == house.double.calls
+
+
+async def test_leases_of_different_kinds_go_apart() -> None:
+    """Another ttl, patience, or the same key once more: an operation of its own."""
+    house = House()
+    await house.guarded.open()
+    house.double.calls.clear()
+    a, b = Ask("a", ()), Ask("b", ())
+    lease = house.guarded.lease
+    await asyncio.gather(lease([a], 5.0), lease([b], 5.0), lease([a], 5.0, True), lease([a], 5.0))
+    assert house.double.calls == ["lease"] * 3
+
+
+async def test_a_read_of_unknown_tags_goes_alone() -> None:
+    """It may take a second round trip, for which nobody else shall wait."""
+    house = House()
+    await house.guarded.open()
+    house.double.calls.clear()
+    read = house.guarded.read
+    await asyncio.gather(read([Ask("a", ())]), read([Ask("b", None)]), read([Ask("c", ())]))
+    assert house.double.calls == ["read", "read"]
