@@ -1,10 +1,11 @@
 """What is asked of a tier in one turn of a loop travels together, and is answered one by one.
 
-The first request of a turn starts a task; what others ask before that task runs, which is the next
-thing that the loop does, goes along. So a crowd costs one operation, one time limit and one look at
-the circuit, and a request that is alone waits for nobody. While `DEPTH` operations are under way,
-what is asked waits for the first of them to end, and then goes together: a crowd that does not keep
-step is a crowd, too.
+A request that finds nothing under way goes at once, by itself, in the task of who asks: alone it
+costs what it would without this. The next one starts a task, and what others ask before that task
+runs, which is the next thing that the loop does, goes along. So a crowd costs two operations, two
+time limits and two looks at the circuit. While `DEPTH` operations are under way, what is asked
+waits for the first of them to end, and then goes together: a crowd that does not keep step is a
+crowd, too.
 """
 
 from __future__ import annotations
@@ -47,11 +48,12 @@ class _Batch(Generic[A, R]):
 class _Place(Generic[A, R]):
     """What one loop has: the batch that may still grow, and the right to send."""
 
-    __slots__ = ("open", "turns")
+    __slots__ = ("open", "turns", "under_way")
 
     def __init__(self) -> None:
         self.open: _Batch[A, R] | None = None
         self.turns = asyncio.Semaphore(DEPTH)
+        self.under_way = 0
 
 
 class Gathering(Generic[A, R]):
@@ -64,7 +66,7 @@ class Gathering(Generic[A, R]):
 
     def __init__(
         self,
-        act: Callable[[list[A]], Awaitable[list[R]]],
+        act: Callable[[Sequence[A]], Awaitable[list[R]]],
         about: Callable[[A], object] | None = None,
     ) -> None:
         self._act = act
@@ -78,9 +80,15 @@ class Gathering(Generic[A, R]):
         ``size`` is what they count for, if it is not their number.
         """
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[R]] = loop.create_future()
         place = self._places.get(loop) or self._place(loop)
         batch = place.open
+        if batch is None and not place.under_way:
+            place.under_way = 1
+            try:
+                return await self._act(items)
+            finally:
+                place.under_way -= 1
+        future: asyncio.Future[list[R]] = loop.create_future()
         size = len(items) if size is None else size
         about = None if self._about is None else set(map(self._about, items))
         if batch is None or batch.room < size or (about and not about.isdisjoint(batch.about)):
@@ -115,7 +123,11 @@ class Gathering(Generic[A, R]):
             async with place.turns:
                 if place.open is batch:
                     place.open = None
-                await self._answer([each for each in batch.requests if not each[1].done()])
+                place.under_way += 1
+                try:
+                    await self._answer([each for each in batch.requests if not each[1].done()])
+                finally:
+                    place.under_way -= 1
         finally:
             if place.open is batch:
                 place.open = None

@@ -18,15 +18,16 @@ class Tape:
     """An operation that notes what it was asked, and can be held up and made to fail."""
 
     def __init__(self) -> None:
-        self.asked: list[list[str]] = []
+        self.asked: list[Sequence[str]] = []
         self.open = asyncio.Event()
         self.open.set()
-        self.fails: Callable[[list[str]], TierError | None] = lambda items: None
+        self.fails: Callable[[Sequence[str]], TierError | None] = lambda items: None
         self.cancelled = 0
 
-    async def act(self, items: list[str]) -> list[str]:
+    async def act(self, items: Sequence[str]) -> list[str]:
         """Answer each item with itself in capitals."""
         self.asked.append(items)
+        await asyncio.sleep(0)
         try:
             await self.open.wait()
         except asyncio.CancelledError:
@@ -50,53 +51,55 @@ async def outcomes(*requests: Awaitable[list[str]]) -> Sequence[list[str] | Base
         return await asyncio.gather(*requests, return_exceptions=True)
 
 
-async def test_one_turn_is_one_operation() -> None:
-    """What is asked in one turn goes together, in order, and each hears of his own items."""
+async def test_one_turn_goes_together() -> None:
+    """Behind the first, what is asked in one turn is one operation; each hears of his own."""
     tape = Tape()
     gathering = Gathering(tape.act)
     found = await outcomes(
         gathering.ask(["a", "b"]), gathering.ask(["c"]), gathering.ask(["a"]), gathering.ask([])
     )
     assert found == [["A", "B"], ["C"], ["A"], []]
-    assert tape.asked == [["a", "b", "c", "a"]]
+    assert tape.asked == [["a", "b"], ["c", "a"]]
 
 
 async def test_a_lone_request_is_not_held_up() -> None:
-    """Nobody to wait for: it is sent in the turn after the one in which it was asked."""
+    """Nobody to wait for: it is sent in the very turn in which it is asked, time after time."""
     tape = Tape()
-    request = asyncio.ensure_future(Gathering(tape.act).ask(["a"]))
-    await turns(2)  # the request's own first step, then the batch's
-    assert tape.asked == [["a"]]
-    assert await request == ["A"]
+    gathering = Gathering(tape.act)
+    for count in range(1, 4):
+        request = asyncio.ensure_future(gathering.ask(["a"]))
+        await turns(1)
+        assert tape.asked == [["a"]] * count
+        assert await request == ["A"]
 
 
 async def test_a_batch_has_a_limit() -> None:
     """More than fit are divided; a request with too many items goes as a whole, and alone."""
     tape = Tape()
     gathering = Gathering(tape.act)
-    await outcomes(*(gathering.ask(["x"]) for _ in range(LIMIT + 10)))
-    assert [len(items) for items in tape.asked] == [LIMIT, 10]
+    await outcomes(*(gathering.ask(["x"]) for _ in range(1 + LIMIT + 10)))
+    assert [len(items) for items in tape.asked] == [1, LIMIT, 10]
     large = ["y"] * (LIMIT + 1)
-    [_, found] = await outcomes(gathering.ask(["x"]), gathering.ask(large))
-    assert found == ["Y"] * (LIMIT + 1)
-    assert tape.asked[2:] == [["x"], large]
+    found = await outcomes(gathering.ask(["x"]), gathering.ask(["x"]), gathering.ask(large))
+    assert found[2] == ["Y"] * (LIMIT + 1)
+    assert tape.asked[3:] == [["x"], ["x"], large]
 
 
 async def test_a_size_that_is_not_the_number_of_items() -> None:
     """One item may count for many."""
     tape = Tape()
     gathering = Gathering(tape.act)
-    await outcomes(*(gathering.ask([name], LIMIT // 2) for name in "abc"))
-    assert tape.asked == [["a", "b"], ["c"]]
+    await outcomes(*(gathering.ask([name], LIMIT // 2) for name in "abcd"))
+    assert tape.asked == [["a"], ["b", "c"], ["d"]]
 
 
 async def test_what_is_about_the_same_goes_apart() -> None:
     """Two requests about one thing are two operations."""
     tape = Tape()
     gathering = Gathering(tape.act, about=lambda item: item)
-    found = await outcomes(*(gathering.ask([name]) for name in "aba"))
-    assert found == [["A"], ["B"], ["A"]]
-    assert tape.asked == [["a", "b"], ["a"]]
+    found = await outcomes(*(gathering.ask([name]) for name in "abcb"))
+    assert found == [["A"], ["B"], ["C"], ["B"]]
+    assert tape.asked == [["a"], ["b", "c"], ["b"]]
 
 
 async def test_who_comes_late_goes_together() -> None:
@@ -105,34 +108,35 @@ async def test_who_comes_late_goes_together() -> None:
     tape.open.clear()
     gathering = Gathering(tape.act)
     requests = []
-    for number in range(DEPTH + 5):
+    sent = 1 + DEPTH  # the first, and as many batches
+    for number in range(sent + 5):
         requests.append(asyncio.ensure_future(gathering.ask([f"n{number}"])))
         await turns(3)
-    assert tape.asked == [[f"n{number}"] for number in range(DEPTH)]
+    assert tape.asked == [[f"n{number}"] for number in range(sent)]
     tape.open.set()
-    assert await outcomes(*requests) == [[f"N{number}"] for number in range(DEPTH + 5)]
-    assert tape.asked[DEPTH:] == [[f"n{number}" for number in range(DEPTH, DEPTH + 5)]]
+    assert await outcomes(*requests) == [[f"N{number}"] for number in range(sent + 5)]
+    assert tape.asked[sent:] == [[f"n{number}" for number in range(sent, sent + 5)]]
 
 
 async def test_who_leaves_leaves_the_others_alone() -> None:
     """Before it is sent he is not asked for; after it, the others hear their own answers."""
     tape = Tape()
+    tape.open.clear()
     gathering = Gathering(tape.act)
-    requests = [asyncio.ensure_future(gathering.ask([name])) for name in "abc"]
-    early = asyncio.ensure_future(gathering.ask(["d"]))
+    requests = [asyncio.ensure_future(gathering.ask([name])) for name in "abcd"]
+    early = asyncio.ensure_future(gathering.ask(["e"]))
     await turns(1)
     early.cancel()
-    tape.open.clear()
     await turns(2)
-    requests[1].cancel()
-    await turns(1)
+    requests[0].cancel()
+    requests[2].cancel()
+    await turns(2)
     tape.open.set()
     found = await outcomes(*requests)
-    assert tape.asked == [["a", "b", "c"]]
-    assert found[0] == ["A"]
-    assert isinstance(found[1], asyncio.CancelledError)
-    assert found[2] == ["C"]
-    assert tape.cancelled == 0
+    assert tape.asked == [["a"], ["b", "c", "d"]]
+    assert [isinstance(each, asyncio.CancelledError) for each in found] == [True, False] * 2
+    assert [found[1], found[3]] == [["B"], ["D"]]
+    assert tape.cancelled == 1, "the first, which was alone"
 
 
 async def test_when_all_have_left_it_ends() -> None:
@@ -141,23 +145,23 @@ async def test_when_all_have_left_it_ends() -> None:
     tape.open.clear()
     gathering = Gathering(tape.act)
     for _ in range(DEPTH + 1):
-        requests = [asyncio.ensure_future(gathering.ask([name])) for name in "ab"]
+        requests = [asyncio.ensure_future(gathering.ask([name])) for name in "abc"]
         await turns(3)
         for request in requests:
             request.cancel()
         await outcomes(*requests)
         await turns(2)
-    assert tape.cancelled == DEPTH + 1
+    assert tape.cancelled == 2 * (DEPTH + 1)
     tape.open.set()
     assert await outcomes(gathering.ask(["c"])) == [["C"]]
 
 
 async def test_a_tier_that_is_away_fails_all_at_once() -> None:
-    """Each request has an error of its own, with the same cause, after one operation."""
+    """Each request has an error of its own, with the same cause, and nothing is asked again."""
     tape = Tape()
     cause = OSError("gone")
 
-    def away(items: list[str]) -> TierError:
+    def away(items: Sequence[str]) -> TierError:
         error = failure(unavailable=True)
         error.__cause__ = cause
         return error
@@ -165,7 +169,7 @@ async def test_a_tier_that_is_away_fails_all_at_once() -> None:
     tape.fails = away
     gathering = Gathering(tape.act)
     found = await outcomes(*(gathering.ask([name]) for name in "abc"))
-    assert len(tape.asked) == 1
+    assert tape.asked == [["a"], ["b", "c"]]
     assert len({id(error) for error in found}) == 3
     for error in found:
         assert isinstance(error, TierError)
@@ -179,7 +183,7 @@ async def test_a_refusal_is_his_whose_it_is() -> None:
     tape.fails = lambda items: failure() if "b" in items else None
     gathering = Gathering(tape.act)
     found = await outcomes(*(gathering.ask([name]) for name in "abc"))
-    assert tape.asked == [["a", "b", "c"], ["a"], ["b"], ["c"]]
+    assert tape.asked == [["a"], ["b", "c"], ["b"], ["c"]]
     assert found[0] == ["A"]
     assert isinstance(found[1], TierError)
     assert found[2] == ["C"]
