@@ -68,9 +68,11 @@ class TaskCaller:
         self._loads: set[asyncio.Task[Any]] = set()
         self._acts: set[asyncio.Task[Any]] = set()
 
-    async def ask(self, tier: GuardedTier, operation: Operation, *arguments: Any) -> Any:
-        """Await the operation on this loop."""
-        return await getattr(tier, operation)(*arguments)
+    def ask(
+        self, tier: GuardedTier, operation: Operation, *arguments: Any
+    ) -> Coroutine[Any, Any, Any]:
+        """Return the operation, to be awaited on this loop."""
+        return getattr(tier, operation)(*arguments)  # type: ignore[no-any-return]
 
     async def publish(self, bus: Bus, events: list[bytes]) -> None:
         """Await the publication on this loop."""

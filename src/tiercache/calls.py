@@ -255,7 +255,7 @@ class Definition:
             type_=self.type,
             function=self._shown,
             table=self.hot.table,
-            alias=None if host.engine.observer.sees_hits else self.hot.alias(arguments),
+            alias=self.hot.alias(arguments) if host.engine.names_slots else None,
         )
 
     def calls(

@@ -61,6 +61,11 @@ class Engine:
         self.closed = False
         self._loading = loading
 
+    @property
+    def names_slots(self) -> bool:
+        """Whether the hot path of a function may find what it looks for in L1 by itself."""
+        return self.local.tier is not None and not self.observer.sees_hits
+
     # -- reading ------------------------------------------------------------------------------
 
     def direct(self, policy: CachePolicy, counters: Counters) -> Direct | None:

@@ -102,6 +102,7 @@ def _rows(
     build_all: Callable[[list[list[Any]]], list[Any]],
 ) -> Plan:
     columns = [(attrgetter(field), plan) for field, plan in fields.items()]
+    plans = tuple(fields.values())
     extra = Extra(cls, () if issubclass(cls, tuple) else fields)
     only = frozenset({cls})
 
@@ -126,8 +127,8 @@ def _rows(
             raise Refused(f"a field is not set: {error}") from error
 
     def lift(wire: Any) -> Any:
-        row = zip(columns, as_list(wire), strict=True)
-        return build([plan.lift(item) for (_, plan), item in row])
+        row = zip(plans, as_list(wire), strict=True)
+        return build([plan.lift(item) for plan, item in row])
 
     def lift_all(wire: Any) -> list[Any]:
         if not (columns and as_list(wire)):
