@@ -99,7 +99,7 @@ def value(
 
 def read(raw: bytes, run: bytes, generation: bytes, tags: Mapping[str, bytes]) -> Value | None:
     """Return the value if exactly these tags with these tokens make it readable."""
-    section = _section(tags.items())
+    section = _section(tags.items()) if tags else _NO_TAGS
     if raw[:1] != VALUE or raw[_LIFE] != run + generation or not raw.startswith(section, _TAGS_AT):
         return None
     return Value(raw[1 : 1 + TOKEN], tuple(tags.items()), raw[_TAGS_AT + len(section) :])
@@ -120,6 +120,9 @@ def parse(raw: bytes, run: bytes, generation: bytes) -> Value | None:
     except (struct.error, UnicodeDecodeError):  # not as it was written
         return None
     return Value(raw[1 : 1 + TOKEN], tuple(tags), raw[at:])
+
+
+_NO_TAGS: Final = _COUNT.pack(0)
 
 
 def _section(tags: Iterable[tuple[str, bytes]]) -> bytes:

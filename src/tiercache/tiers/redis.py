@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _Number = TypeVar("_Number", int, float)
 _ATTEMPTS: Final = 3
 _REMEMBERED: Final = 4096
+_UNTAGGED: Final[Mapping[str, bytes]] = {}
 
 
 class RedisTier:
@@ -122,6 +123,8 @@ class RedisTier:
                     if value is not None and value.tags:
                         unnamed.append((len(results), value))
                         value = None
+                elif not ask.tags:
+                    value = frames.read(raw, answer.run, generation, _UNTAGGED)
                 elif all(tag in tokens for tag in ask.tags):
                     asked = {tag: tokens[tag] for tag in ask.tags}
                     value = frames.read(raw, answer.run, generation, asked)
