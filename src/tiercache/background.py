@@ -27,7 +27,7 @@ logger = logging.getLogger("tiercache")
 
 SWEEP_EVERY = 0.1
 SWEEP_BATCH = 250
-"""Slots that are looked at under one hold of the cache's lock: half a millisecond."""
+"""Slots that are looked at under one hold of the cache's lock: a third of a millisecond."""
 SWEEP_SPELL = 0.001
 """Seconds of sweeping without a rest."""
 SWEEP_REST = 0.001
