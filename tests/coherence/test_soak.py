@@ -35,5 +35,8 @@ def test_it_would_notice(
 ) -> None:
     """With a mechanism taken out of the processes the judge finds stale reads in no time."""
     plan = Plan(without=mechanism, processes=2, deaths=False, rests=False)
-    report = asyncio.run(soak([plan], 2.0, redis, postgres_server, seed=7))
-    assert any("stale" in violation for violation in report.violations), report.lines
+    for seed in range(7, 12):  # a busy machine may take more than one go
+        report = asyncio.run(soak([plan], 2.0, redis, postgres_server, seed=seed))
+        if any("stale" in violation for violation in report.violations):
+            return
+    pytest.fail(f"it was not noticed: {report.lines}")

@@ -97,7 +97,7 @@ def test_on_servers(
     assert figures["recovery"] == {"lost": 50, "found_in_l3": 50, "holds": True}
     left = {key: private_redis.cli("TTL", key) for key in private_redis.cli("KEYS", "*")}
     assert left
-    assert all(seconds > 0 for seconds in left.values())
+    assert -1 not in left.values(), left  # one that has run out meanwhile has -2
     assert schemas_of(postgres_dsn) == ["public"]
     assert list(tmp_path.iterdir()) == []
 
