@@ -18,6 +18,20 @@ class Rollback(Exception):
 
 
 @pytest.fixture
+async def make_cache() -> AsyncIterator[Callable[..., Cache]]:
+    """Make caches that are closed on the loop that they have connections on."""
+    made: list[Cache] = []
+
+    def make(*tiers: Any, **options: Any) -> Cache:
+        made.append(Cache(*tiers, **options))
+        return made[-1]
+
+    yield make
+    for cache in made:
+        await cache.aclose()
+
+
+@pytest.fixture
 async def pool(sqlite_path: Path) -> AsyncIterator[Pool]:
     """A pool, for its transactions alone."""
     async with Pool(f"sqlite:///{sqlite_path}") as pool:

@@ -19,6 +19,20 @@ from tiercache.outbox import Relay
 PATIENCE = 20.0
 
 
+@pytest.fixture
+async def make_cache() -> AsyncIterator[Callable[..., Cache]]:
+    """Make caches that are closed on the loop that they have connections on."""
+    made: list[Cache] = []
+
+    def make(*tiers: Any, **options: Any) -> Cache:
+        made.append(Cache(*tiers, **options))
+        return made[-1]
+
+    yield make
+    for cache in made:
+        await cache.aclose()
+
+
 @pytest.fixture(params=["postgresql", "sqlite"])
 def dsn(request: pytest.FixtureRequest) -> str:
     """A database of each kind."""
