@@ -81,5 +81,5 @@ class Event:
             ):
                 return event
         except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-            raise ValueError(f"not an event of tiercache: {data[:80]!r}") from error
-        raise ValueError(f"not an event of tiercache: {data[:80]!r}")
+            raise ValueError(f"not an event of tiercache: {len(data)} bytes") from error
+        raise ValueError(f"not an event of tiercache: {len(data)} bytes")

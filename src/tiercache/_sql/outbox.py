@@ -11,6 +11,7 @@ held while the work is done: a relay that stands still keeps nothing from anybod
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple, Protocol
 
@@ -78,11 +79,50 @@ def outbox_dialect(system: str, tables: Tables) -> OutboxDialect:
     return PostgresOutbox(tables) if system == "postgresql" else SqliteOutbox(tables)
 
 
-class PostgresOutbox:
+def _due(until: str) -> str:
+    return f"namespace = $1 AND (source IS NULL OR at < {until})"
+
+
+class _Outbox(ABC):
+    """What both say alike; ``due`` is the condition that a row is to be relayed."""
+
+    def __init__(self, table: str, due: str, now: str, lock: str) -> None:
+        self._table = table
+        self._waiting = f"SELECT EXISTS (SELECT 1 FROM {table} WHERE {due})"
+        self._take = (
+            f"UPDATE {table} SET source = $3, at = {now} WHERE id IN ("
+            f"SELECT id FROM {table} WHERE {due} ORDER BY id LIMIT $4{lock}) RETURNING id, body"
+        )
+
+    @abstractmethod
+    def insert(
+        self, table: str, namespace: str, source: str | None, bodies: Sequence[str]
+    ) -> Statement:
+        """Write rows."""
+
+    def keep(self, table: str, namespace: str, source: str, bodies: Sequence[str]) -> Program[None]:
+        """Write rows that belong to no transaction."""
+        yield self.insert(table, namespace, source, bodies)
+
+    def waiting(self, namespace: str, after: float) -> Program[bool]:
+        """Return whether there is something to relay: to look takes no lock."""
+        rows = yield Statement(self._waiting, (namespace, float(after)))
+        return bool(rows[0][0])
+
+    def take(
+        self, namespace: str, source: str, after: float, limit: int
+    ) -> Program[list[OutboxRow]]:
+        """Take rows that nobody else is taking at this moment."""
+        rows = yield Statement(self._take, (namespace, float(after), source, limit))
+        return sorted(OutboxRow(row[0], row[1]) for row in rows)
+
+
+class PostgresOutbox(_Outbox):
     """The outbox in PostgreSQL."""
 
     def __init__(self, tables: Tables) -> None:
-        self._table = tables.outbox
+        due = _due("clock_timestamp() - make_interval(secs => $2)")
+        super().__init__(tables.outbox, due, "clock_timestamp()", " FOR UPDATE SKIP LOCKED")
         self._plain = tables.plain
 
     def schema(self) -> tuple[str, ...]:
@@ -120,30 +160,6 @@ class PostgresOutbox:
             (namespace, source, list(bodies)),
         )
 
-    def keep(self, table: str, namespace: str, source: str, bodies: Sequence[str]) -> Program[None]:
-        """Write rows that belong to no transaction."""
-        yield self.insert(table, namespace, source, bodies)
-
-    def waiting(self, namespace: str, after: float) -> Program[bool]:
-        """Return whether there is something to relay."""
-        rows = yield Statement(
-            f"SELECT EXISTS (SELECT 1 FROM {self._table} WHERE {_due('$2')})",
-            (namespace, float(after)),
-        )
-        return bool(rows[0][0])
-
-    def take(
-        self, namespace: str, source: str, after: float, limit: int
-    ) -> Program[list[OutboxRow]]:
-        """Take rows that nobody else is taking at this moment."""
-        rows = yield Statement(
-            f"UPDATE {self._table} SET source = $3, at = clock_timestamp() WHERE id IN ("
-            f"SELECT id FROM {self._table} WHERE {_due('$2')} ORDER BY id LIMIT $4"
-            " FOR UPDATE SKIP LOCKED) RETURNING id, body",
-            (namespace, float(after), source, limit),
-        )
-        return sorted(OutboxRow(row[0], row[1]) for row in rows)
-
     def delete(self, ids: Sequence[int]) -> Program[None]:
         """Delete rows."""
         yield Statement(f"DELETE FROM {self._table} WHERE id = ANY ($1::bigint[])", (list(ids),))
@@ -157,19 +173,11 @@ class PostgresOutbox:
         return "aborted" if status == "aborted" else "committed"
 
 
-def _due(after: str) -> str:
-    return (
-        "namespace = $1 AND (source IS NULL"
-        f" OR at < clock_timestamp() - make_interval(secs => {after}))"
-    )
-
-
-class SqliteOutbox:
+class SqliteOutbox(_Outbox):
     """The outbox in SQLite."""
 
     def __init__(self, tables: Tables) -> None:
-        self._table = tables.outbox
-        self._due = f"namespace = $1 AND (source IS NULL OR at < {_NOW} - $2)"
+        super().__init__(tables.outbox, _due(f"{_NOW} - $2"), _NOW, "")
 
     def schema(self) -> tuple[str, ...]:
         """Return the statements that make the table, each safe to repeat."""
@@ -199,30 +207,6 @@ class SqliteOutbox:
             f" SELECT $1, {_NOW}, $2, value FROM json_each($3) RETURNING id, NULL",
             (namespace, source, json.dumps(list(bodies))),
         )
-
-    def keep(self, table: str, namespace: str, source: str, bodies: Sequence[str]) -> Program[None]:
-        """Write rows that belong to no transaction."""
-        yield self.insert(table, namespace, source, bodies)
-
-    def waiting(self, namespace: str, after: float) -> Program[bool]:
-        """Return whether there is something to relay: to look takes no lock."""
-        rows = yield Statement(
-            f"SELECT EXISTS (SELECT 1 FROM {self._table} WHERE {self._due})",
-            (namespace, float(after)),
-        )
-        return bool(rows[0][0])
-
-    def take(
-        self, namespace: str, source: str, after: float, limit: int
-    ) -> Program[list[OutboxRow]]:
-        """Take rows."""
-        rows = yield Statement(
-            f"UPDATE {self._table} SET source = $3, at = {_NOW} WHERE id IN ("
-            f"SELECT id FROM {self._table} WHERE {self._due} ORDER BY id LIMIT $4)"
-            " RETURNING id, body",
-            (namespace, float(after), source, limit),
-        )
-        return sorted(OutboxRow(row[0], row[1]) for row in rows)
 
     def delete(self, ids: Sequence[int]) -> Program[None]:
         """Delete rows."""

@@ -37,7 +37,9 @@ def read(body: str) -> Change:
             return Change(keys, tags, bool(fields.get("a")), name, payload, origin="outbox")
     except (ValueError, TypeError, AttributeError):
         pass
-    logger.error("a row of the outbox cannot be read; everything is invalidated: %.200r", body)
+    logger.error(
+        "a row of the outbox cannot be read (%d characters): all is invalidated", len(body)
+    )
     return Change(everything=True, origin="outbox")
 
 

@@ -236,11 +236,12 @@ async def test_a_row_that_cannot_be_read(
         await cache._life.settings.outboxes[0].prepare()
         at = "clock_timestamp()" if "postgres" in str(pool.driver.system) else "0"
         await pool.execute(
-            f"INSERT INTO tiercache_outbox (namespace, at, body) VALUES ('app', {at}, '[1')"
+            f"INSERT INTO tiercache_outbox (namespace, at, body) VALUES ('app', {at}, '[secret')"
         )
         await until(lambda: _empty(pool))
         assert await cache.get("k") is None
     assert "cannot be read" in caplog.text
+    assert "secret" not in caplog.text
 
 
 async def test_a_trigger_row_is_not_waited_for(
