@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from tests.contracts.tier import LEASE, TTL, TierContract, load, payload_of, read_one
 from tests.servers.redis import RedisServer
-from tiercache._redis.link import Link
+from tiercache._redis.wire import Call, Wire
 from tiercache.errors import PolicyError, TierError
 from tiercache.tiers.base import Ask, Basis, Fill, Put
 from tiercache.tiers.redis import RedisTier
@@ -95,13 +95,13 @@ def connections(server: RedisServer) -> int:
 def trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list that grows by one for each round trip."""
     trips: list[int] = []
-    exchange = Link._round_trip
+    send = Wire.send
 
-    async def counted(self: Link, commands: Any) -> Any:
-        trips.append(len(commands))
-        return await exchange(self, commands)
+    def counted(self: Wire, calls: Sequence[Call]) -> None:
+        trips.append(len(calls))
+        send(self, calls)
 
-    monkeypatch.setattr(Link, "_round_trip", counted)
+    monkeypatch.setattr(Wire, "send", counted)
     return trips
 
 
