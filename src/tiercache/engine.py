@@ -17,7 +17,7 @@ from tiercache.callers import Caller
 from tiercache.entry import MISSING, Entry, Slot
 from tiercache.errors import CacheClosed, CodecError, LoadCycle, PolicyError
 from tiercache.invalidation import Invalidation
-from tiercache.loading import Call, Direct, Item, Loader, Loading, copier, late
+from tiercache.loading import Call, Direct, Glimpse, Item, Loader, Loading, copier, late
 from tiercache.local import Local
 from tiercache.outbox import Outbox, Scope
 from tiercache.policy import CachePolicy
@@ -68,17 +68,14 @@ class Engine:
 
     # -- reading ------------------------------------------------------------------------------
 
-    def direct(self, policy: CachePolicy, counters: Counters) -> Direct | None:
-        """Return the short way of a function's misses, where there is one."""
+    def looks_closely(self, policy: CachePolicy) -> bool:
+        """Whether reads under this policy have to go through `read`."""
         waits = policy.soft_timeout is not None or policy.hard_timeout is not None
-        if (
-            self.tiers
-            or self.local.tier is None
-            or waits
-            or policy.strict
-            or policy.copy != "none"
-            or self.observer.sees_hits
-        ):
+        return waits or policy.strict or policy.copy != "none" or self.observer.sees_hits
+
+    def direct(self, policy: CachePolicy, counters: Counters) -> Direct | None:
+        """Return what loads for a function where memory is the only tier."""
+        if self.tiers or self.local.tier is None:
             return None
         return self._loading.direct(policy, counters)
 
@@ -310,21 +307,52 @@ class Engine:
             if load is not None:
                 if stale is not None:
                     flight.stale = self._entry(stale)
-                item = Item(call, flight)
-                policy = call.policy
+                policy, glimpse = call.policy, None
                 if self.tiers and policy.soft_timeout is None and policy.hard_timeout is None:
-                    outcome = await self._loading.glimpse(load, item, caller)
-                    if outcome is not None:
-                        return outcome
-                if not flight.finished:
-                    reason: Reason = "miss" if stale is None else "expired"
-                    self.launch(load, [item], loader, caller, lookup, reason)
+                    found = await self._loading.glimpse(call, flight, caller)
+                    if isinstance(found, Outcome):
+                        return found
+                    glimpse = found
+                reason: Reason = "miss" if stale is None else "expired"
+                self._carry_on(call, flight, glimpse, loader, caller, lookup, reason)
             else:
                 lookup.coalesced = True
                 call.counters.coalesced += 1
             outcome = await self.land(call, flight, caller, stale)
             if outcome is not None:
                 return outcome
+
+    async def follow(self, call: Call, flight: Flight, caller: Caller) -> object:
+        """Read for a call that nothing disturbs, whose flight is registered (`Local.lead`)."""
+        glimpse = await self._loading.glimpse(call, flight, caller) if self.tiers else None
+        if isinstance(glimpse, Outcome):
+            assert glimpse.level is not None
+            call.counters.hit(glimpse.level)
+            return glimpse.value
+        lookup = Lookup("get_or_load", key=call.key, function=call.function)
+        with self.observer.reading(lookup):
+            self._carry_on(call, flight, glimpse, None, caller, lookup, "miss")
+            outcome = await self.land(call, flight, caller, None)
+            if outcome is None:  # abandoned
+                outcome = await self._fly(call, caller, lookup, None)
+            self.count(call.counters, outcome, lookup)
+            return outcome.value
+
+    def _carry_on(
+        self,
+        call: Call,
+        flight: Flight,
+        glimpse: Glimpse | None,
+        loader: Loader | None,
+        caller: Caller,
+        lookup: Lookup,
+        reason: Reason,
+    ) -> None:
+        """Start the load of a flight that has not landed with its first look."""
+        if not flight.finished:
+            assert flight.load is not None
+            item = Item(call, flight, glimpse)
+            self.launch(flight.load, [item], loader, caller, lookup, reason)
 
     def launch(
         self,

@@ -153,13 +153,13 @@ class GuardedTier:
         self._opened = False
         await self.tier.aclose()
 
-    async def read(self, asks: Sequence[Ask]) -> list[Stored | None]:
+    def read(self, asks: Sequence[Ask]) -> Coroutine[Any, Any, list[Stored | None]]:
         """As `Operations.read`."""
         for ask in asks:
             if ask.tags is None:  # it may take a second round trip, for which nobody shall wait
-                return await self._read(asks)
+                return self._read(asks)
         self._expect("read")
-        return await self._reads.ask(asks)
+        return self._reads.ask(asks)
 
     async def lease(
         self, asks: Sequence[Ask], ttl: float, patient: bool = False
