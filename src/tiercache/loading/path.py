@@ -42,7 +42,7 @@ class Loading:
         leases: Leases,
     ) -> None:
         self._local = local
-        self._tiers = tuple(tiers)
+        self.tiers = tuple(tiers)
         self._sealer = sealer
         self.looking = Looking(tiers, sealer, recovery, clock, leases)
         self.glance = self.looking.glance
@@ -64,7 +64,7 @@ class Loading:
         caller.lead(load)
         load.looking = True
         try:
-            [stored] = await caller.ask(self._tiers[0], "read", (Ask(call.key, call.tags),))
+            [stored] = await caller.ask(self.tiers[0], "read", (Ask(call.key, call.tags),))
             glimpse = self.looking.glimpse(call, stored)
         except TierError:
             glimpse = UNANSWERED
@@ -82,7 +82,7 @@ class Loading:
             if load.cancelled:
                 self._local.land(flight, None)
             return glimpse
-        outcome = Outcome(entry.value, self._tiers[0].level)
+        outcome = Outcome(entry.value, self.tiers[0].level)
         if self._local.tier is None:
             self._local.land(flight, outcome)
         else:
@@ -234,7 +234,7 @@ class Loading:
 
     async def _fill(self, items: Sequence[Item], caller: Caller) -> None:
         keep = [item for item in items if item.entry is not None and self._kept(item)]
-        for tier in reversed(self._tiers):
+        for tier in reversed(self.tiers):
             await self._fill_tier(tier, keep, caller)
         for item in keep:
             self.fill_local(item)
