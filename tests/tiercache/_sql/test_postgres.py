@@ -274,7 +274,6 @@ async def test_crossing_batches_do_not_wait_for_each_other_for_ever(
             tokens = await run(dialect.lease("app", fresh, leases, 60.0))
             fills = [Replacement(f"{key} {id(run)}", value(key, tokens)) for key in order]
             await run(dialect.fill("app", order, fills))
-            await run(dialect.put("app", order, [value(key, tokens) for key in order]))
             await run(dialect.release("app", leases))
             await run(dialect.delete_keys("app", order))
             await run(dialect.delete_tags("app", order))
@@ -354,7 +353,6 @@ async def test_every_statement_finds_its_rows_by_index(run: OnPostgres, dialect:
     await run.connection.execute("ANALYZE tiercache_entry, tiercache_tag")
     run.seen.clear()
     await load(run, dialect, "a", "t")
-    await run(dialect.put("app", ["t"], [value("a", {"": "r", "t": "x"})]))
     await run(dialect.read("app", ["a"]))
     await run(dialect.release("app", [Lease("a", "a")]))
     await run(dialect.delete_keys("app", ["a"]))

@@ -148,7 +148,6 @@ async def test_sweep_deletes_the_values_of_a_cleared_namespace(
 async def test_every_statement_finds_its_rows_by_index(run: OnSqlite, dialect: Sqlite) -> None:
     """No statement of a request scans a table, however many entries there are."""
     await load(run, dialect, "a", "t")
-    await run(dialect.put("app", ["t"], [value("a", {"": "r", "t": "x"})]))
     await run(dialect.read("app", ["a"]))
     await run(dialect.release("app", [Lease("a", "a")]))
     await run(dialect.delete_keys("app", ["a"]))

@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from poolkit import Pool
 from tests.contracts.bus import BusContract, Join, Recorder, about, listening
+from tests.contracts.tier import load
 from tests.servers.postgres import PostgresServer
 from tiercache._sql import events
 from tiercache._sql.events import EVENT, Mark, PostgresEvents, Snapshot
@@ -19,7 +20,7 @@ from tiercache._sql.places import PostgresPlace, place_of
 from tiercache.bus import postgres
 from tiercache.bus.postgres import PostgresBus
 from tiercache.errors import TierError
-from tiercache.tiers.base import Ask, Put
+from tiercache.tiers.base import Ask
 from tiercache.tiers.database import DatabaseTier
 
 TABLES = Tables.of("tiercache")
@@ -474,13 +475,13 @@ async def test_events_ride_on_the_deletions_of_the_tier(pool: Pool, postgres_dsn
     assert not bus.rides_on(tier)
     bus.ride(tier)
     assert bus.rides_on(tier)
-    await tier.put([Put("a", ("t",), b"v", 60)])
+    await load(tier, "a", b"v", ("t",))
     async with listening(bus) as recorder:
         await tier.invalidate(["a"], ["t"], [about("a"), about("b")])
         assert await tier.read([Ask("a", None)]) == [None]
         await tier.clear([about("all")])
         await recorder.until(lambda: recorder.names == ["a", "b", "all"])
-        await tier.put([Put("a", ("t",), b"v", 60)])
+        await load(tier, "a", b"v", ("t",))
         sql = "ALTER TABLE tiercache_event ADD CONSTRAINT none CHECK (kind <> 'e') NOT VALID"
         await pool.execute(sql)
         with pytest.raises(TierError, match="none"):

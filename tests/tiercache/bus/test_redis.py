@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.contracts.bus import BusContract, Recorder, about, listening
+from tests.contracts.tier import load
 from tests.servers.redis import RedisServer
 from tiercache.bus.redis import RedisBus
 from tiercache.errors import TierError
-from tiercache.tiers.base import Ask, Put
+from tiercache.tiers.base import Ask
 from tiercache.tiers.redis import RedisTier
 
 STREAM = "{tc1:app}:e"
@@ -61,7 +62,7 @@ async def test_events_ride_on_the_deletions_of_the_tier(redis_url: str) -> None:
     bus, stranger = RedisBus(tier.server, "app"), RedisBus(RedisTier(redis_url).server, "app")
     assert bus.rides_on(tier)
     assert not stranger.rides_on(tier)
-    await tier.put([Put("a", ("t",), b"v", 60)])
+    await load(tier, "a", b"v", ("t",))
     async with listening(bus) as recorder:
         await tier.invalidate(["a"], ["t"], [about("a"), about("b")])
         assert await tier.read([Ask("a", None)]) == [None]

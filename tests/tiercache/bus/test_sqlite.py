@@ -13,13 +13,14 @@ import pytest
 
 from poolkit import Pool
 from tests.contracts.bus import BusContract, Recorder, about, listening
+from tests.contracts.tier import load
 from tiercache._sql import events
 from tiercache._sql.names import Tables
 from tiercache._sql.places import SqlitePlace, place_of
 from tiercache.bus import sqlite
 from tiercache.bus.sqlite import SqliteBus
 from tiercache.errors import TierError
-from tiercache.tiers.base import Ask, Put
+from tiercache.tiers.base import Ask
 from tiercache.tiers.database import DatabaseTier
 
 TABLES = Tables.of("tiercache")
@@ -351,14 +352,14 @@ async def test_events_ride_on_the_deletions_of_the_tier(sqlite_path: Path, block
         else:
             await tier.invalidate(keys, [], [body])
 
-    await tier.put([Put("a", (), b"v", 60)])
+    await load(tier, "a", b"v")
     await invalidate(["a"], about("a"))  # before anybody has made the table
     async with listening(bus) as recorder:
-        await tier.put([Put("a", (), b"v", 60)])
+        await load(tier, "a", b"v")
         await invalidate(["a"], about("b"))
         assert await tier.read([Ask("a", None)]) == [None]
         await recorder.until(lambda: recorder.names == ["b"])
-        await tier.put([Put("a", (), b"v", 60)])
+        await load(tier, "a", b"v")
         with stranger(sqlite_path) as connection:
             connection.execute(
                 "CREATE TRIGGER refuse BEFORE INSERT ON tiercache_event"

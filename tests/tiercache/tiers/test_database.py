@@ -9,7 +9,7 @@ import pytest
 
 from tests.contracts.tier import TierContract
 from tests.servers.postgres import PostgresServer
-from tiercache.tiers.base import Ask, Basis, Blocking, Fill, Filled, Kind, Leased, Put, Stored
+from tiercache.tiers.base import Ask, Basis, Blocking, Fill, Filled, Kind, Leased, Stored
 from tiercache.tiers.database import DatabaseTier
 
 TABLES = ("tiercache_entry", "tiercache_tag")
@@ -99,9 +99,6 @@ class InThread:
 
     async def fill(self, fills: list[Fill]) -> list[Filled]:
         return self._blocking.fill(fills)
-
-    async def put(self, puts: list[Put]) -> None:
-        self._blocking.put(puts)
 
     async def invalidate(
         self, keys: list[str], tags: list[str], events: tuple[bytes, ...] = ()

@@ -16,7 +16,7 @@ from tests.contracts.tier import LEASE, TTL, load, payload_of, read_one
 from tests.servers.postgres import PostgresServer
 from tests.tiercache.tiers.database_stories import failing, nothing_stale
 from tiercache.errors import TierError
-from tiercache.tiers.base import Ask, Fill, Put
+from tiercache.tiers.base import Ask, Fill
 from tiercache.tiers.database import DatabaseTier
 
 
@@ -69,12 +69,6 @@ async def test_two_results_upon_one_basis(tier: DatabaseTier) -> None:
     assert await payload_of(tier, "b") == b"new"
 
 
-async def test_the_last_put_of_a_key_counts(tier: DatabaseTier) -> None:
-    """In one batch, later puts replace earlier ones."""
-    await tier.put([Put("a", (), b"1", TTL), Put("a", ("t",), b"2", TTL)])
-    assert await payload_of(tier, "a", ("t",)) == b"2"
-
-
 @pytest.mark.parametrize("ttl", [1e18, float("inf"), None])
 async def test_a_ttl_without_end(tier: DatabaseTier, ttl: float | None) -> None:
     """A ttl that no calendar holds is for ever."""
@@ -99,9 +93,10 @@ async def test_the_clock_of_the_server_counts(
 
 async def test_prune_deletes_what_is_over_and_what_nobody_can_read(tier: DatabaseTier) -> None:
     """Expired entries go first, then those of dead tags and cleared caches; the rest stays."""
-    await tier.put([Put(f"over {n}", (), b"v", -1.0) for n in range(5)])
-    await tier.put([Put(f"dead {n}", ("t",), b"v", None) for n in range(5)])
-    await tier.put([Put(f"good {n}", ("u",), b"v", None) for n in range(5)])
+    for n in range(5):
+        await load(tier, f"over {n}", b"v", ttl=-1.0)
+        await load(tier, f"dead {n}", b"v", ("t",), ttl=None)
+        await load(tier, f"good {n}", b"v", ("u",), ttl=None)
     await tier.invalidate([], ["t"])
     deleted = [await tier.prune(4) for _ in range(10)]
     assert sum(deleted) == 10
@@ -442,7 +437,6 @@ async def test_a_server_that_stands_still(private_postgres: PostgresServer) -> N
         lambda: tier.read([Ask("a", ())]),
         lambda: tier.lease([Ask("b", ())], LEASE),
         lambda: tier.fill([Fill(basis, b"v", TTL)]),
-        lambda: tier.put([Put("b", (), b"v", TTL)]),
         lambda: tier.invalidate(["b"], ["t"]),
         lambda: tier.clear(),
         lambda: tier.prune(10),
