@@ -269,7 +269,9 @@ class Engine:
             # Due for a refresh. Asked again only later, should this one fail.
             slot.serve_until = now + (slot.expires - now) / 2
             self._refresh_behind(call, caller)
-        elif slot.table is None and not self.observer.sees_hits:
+        elif (
+            call.table is not None and slot.table is not call.table and not self.observer.sees_hits
+        ):
             with self.local.lock:
                 if slot.serve_until > now:
                     call.name_slot(slot)

@@ -55,8 +55,11 @@ class Call:
 
     def name_slot(self, slot: Slot) -> None:
         """Let the function's hot path find the slot; called under the cache's lock."""
-        if self.table is not None and self.alias is not None and slot.table is None:
-            slot.name(self.table, self.alias)
+        if self.table is not None and self.alias is not None:
+            if slot.table is None:
+                slot.name(self.table, self.alias)
+            elif slot.table is not self.table:
+                slot.share(self.table, self.alias)
 
 
 class Glimpse(NamedTuple):
