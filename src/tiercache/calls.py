@@ -399,10 +399,17 @@ class FunctionCall(Call):
         """Return what the codec builds."""
         return self._definition.type()
 
+    def names(self, slot: Slot) -> bool:
+        """Whether the function's hot path does not find the slot yet, and could."""
+        return self._alias is not None and slot.table is not self._table
+
     def name_slot(self, slot: Slot) -> None:
         """Let the function's hot path find the slot; called under the cache's lock."""
-        if self._alias is not None and slot.table is None:
-            slot.name(self._table, self._alias)
+        if self._alias is not None:
+            if slot.table is None:
+                slot.name(self._table, self._alias)
+            elif slot.table is not self._table:
+                slot.share(self._table, self._alias)
 
 
 def _instance_parameter(function: Callable[..., Any], parameters: Sequence[str]) -> str | None:

@@ -214,7 +214,7 @@ class Engine:
             # Due for a refresh. Asked again only later, should this one fail.
             slot.serve_until = now + (slot.expires - now) / 2
             self._refresh_behind(call, caller)
-        elif slot.table is None and not self.observer.sees_hits:
+        elif call.names(slot):
             with self.local.lock:
                 if slot.serve_until > now:
                     call.name_slot(slot)

@@ -42,6 +42,10 @@ class Call(ABC):
     def type(self) -> Any:
         """Return what the codec builds."""
 
+    def names(self, slot: Slot) -> bool:
+        """Whether the function's hot path does not find the slot yet, and could."""
+        return False
+
     def name_slot(self, slot: Slot) -> None:  # noqa: B027 - most calls have no names
         """Let the function's hot path find the slot; called under the cache's lock."""
 

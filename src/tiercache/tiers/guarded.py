@@ -28,7 +28,6 @@ from tiercache.tiers.base import (
     Filled,
     Kind,
     Leased,
-    Put,
     RemoteTier,
     Stored,
     SupportsSync,
@@ -188,11 +187,6 @@ class GuardedTier:
         """As `Operations.fill`."""
         self._expect("fill")
         return await self._fills.ask(fills)
-
-    async def put(self, puts: Sequence[Put]) -> None:
-        """As `Operations.put`."""
-        await self._guard("put", lambda: self.tier.put(puts))
-        self.count_written(puts)
 
     async def invalidate(
         self, keys: Sequence[str], tags: Sequence[str], events: Sequence[bytes] = ()
@@ -378,9 +372,9 @@ class GuardedTier:
         self.counters.bytes_read += size
         return found
 
-    def count_written(self, items: Sequence[Fill] | Sequence[Put]) -> None:
+    def count_written(self, fills: Sequence[Fill]) -> None:
         """Count the bytes of the payloads."""
-        size = sum(len(item.payload) for item in items)
+        size = sum(len(fill.payload) for fill in fills)
         self.counters.bytes_written += size
 
 
@@ -418,11 +412,6 @@ class GuardedBlocking:
         filled = self._guard("fill", lambda: self._inner.fill(fills))
         self._guarded.count_written(fills)
         return filled
-
-    def put(self, puts: Sequence[Put]) -> None:
-        """As `Operations.put`."""
-        self._guard("put", lambda: self._inner.put(puts))
-        self._guarded.count_written(puts)
 
     def invalidate(
         self, keys: Sequence[str], tags: Sequence[str], events: Sequence[bytes] = ()
