@@ -30,7 +30,10 @@ _WAY_OUT: Final = (
 
 
 _Known = tuple[bytes, Plan, bool]
-"""Of one annotation: the digest of its shape, its plan, and whether its values need neither."""
+"""Of one annotation: the digest of its shape, its plan, and whether its values need neither.
+
+Those of ``Any`` do: what others would be written by is its own plan.
+"""
 
 
 class SafeCodec:
@@ -107,7 +110,8 @@ def _compile(type_: Any) -> _Known:
     compiler = Compiler()
     try:
         plan = compiler.plan(type_)
-        return _digest(compiler.shape(plan)), plan, describes_itself(type_)
+        plain = plan is not DYNAMIC and describes_itself(type_)
+        return _digest(compiler.shape(plan)), plan, plain
     except Exception as error:  # noqa: BLE001  # reading annotations runs what stands in them
         plan = noted(f"its annotation cannot be used: {error!r:.200}")
         return _digest(plan.shape), plan, False
