@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, get_args
 
+from tiercache._flight import Outcome
 from tiercache._hot import Hot
 from tiercache.callers import Caller, drive
 from tiercache.codec import return_type
@@ -222,7 +223,10 @@ class Definition:
             return await engine.read(call, caller)
         direct = self._direct
         if direct is None:
-            return await engine.follow(call, flight, caller)
+            found = await engine.glimpse(call, flight, caller)
+            if isinstance(found, Outcome):
+                return _hit(call, found)
+            return await engine.follow(call, flight, found, caller)
         assert flight.load is not None
         caller.launch(flight.load, direct.carry(flight, call), behind=False)
         await caller.wait(flight, None)
@@ -245,7 +249,10 @@ class Definition:
             return drive(engine.read(call, host.thread_caller))
         direct = self._direct
         if direct is None:
-            return drive(engine.follow(call, flight, host.thread_caller))
+            found = drive(engine.glimpse(call, flight, host.thread_caller))
+            if isinstance(found, Outcome):
+                return _hit(call, found)
+            return drive(engine.follow(call, flight, found, host.thread_caller))
         return direct.run(flight, call, self._awaited)
 
     def _awaited(self, value: Any) -> Any:
@@ -410,6 +417,12 @@ class FunctionCall(Call):
                 slot.name(self._table, self._alias)
             elif slot.table is not self._table:
                 slot.share(self._table, self._alias)
+
+
+def _hit(call: Call, outcome: Outcome) -> object:
+    assert outcome.level is not None
+    call.counters.hit(outcome.level)
+    return outcome.value
 
 
 def _instance_parameter(function: Callable[..., Any], parameters: Sequence[str]) -> str | None:

@@ -60,6 +60,7 @@ class Engine:
         self.bypassed_everywhere = 0
         self.closed = False
         self._loading = loading
+        self.glimpse = loading.glimpse
         self._peeking = Peeking(local, loading, clock, observer)
         self._private = PrivateReading(self.peek, observer)
 
@@ -270,13 +271,10 @@ class Engine:
             if outcome is not None:
                 return outcome
 
-    async def follow(self, call: Call, flight: Flight, caller: Caller) -> object:
-        """Read for a call that nothing disturbs, whose flight is registered (`Local.lead`)."""
-        glimpse = await self._loading.glimpse(call, flight, caller) if self.tiers else None
-        if isinstance(glimpse, Outcome):
-            assert glimpse.level is not None
-            call.counters.hit(glimpse.level)
-            return glimpse.value
+    async def follow(
+        self, call: Call, flight: Flight, glimpse: Glimpse | None, caller: Caller
+    ) -> object:
+        """Load for a call that nothing disturbs, whose `glimpse` did not find it."""
         lookup = Lookup("get_or_load", key=call.key, function=call.function)
         with self.observer.reading(lookup):
             self._carry_on(call, flight, glimpse, None, caller, lookup, "miss")

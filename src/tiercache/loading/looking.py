@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from tiercache._clock import Clock
@@ -192,7 +191,10 @@ class Looking:
         if entry.stale_until <= self._clock.time():
             return None
         tags = stored.basis.tags
-        return replace(entry, tags=tuple(tag for tag, _ in tags)) if tags else entry
+        if not tags:
+            return entry
+        value, created, expires, stale_until, _ = entry
+        return Entry(value, created, expires, stale_until, tuple([tag for tag, _ in tags]))
 
     async def glance(
         self, asks: Sequence[Ask], type_: Callable[[], Any], caller: Caller

@@ -57,7 +57,7 @@ class Loading:
         Otherwise the load has to run, with what was seen, unless the flight has landed meanwhile. A
         caller that is cancelled here abandons it, and those who have joined start again.
         """
-        if self.looking.passes(call):
+        if not self.tiers or self.looking.passes(call):
             return None
         load = flight.load
         assert load is not None

@@ -83,8 +83,8 @@ def test_large_values_are_stored_compressed() -> None:
     packed = Sealer().seal("key", Entry(value, 1.0, 2.0, 3.0))
     plain = Sealer(compress_above=None).seal("key", Entry(value, 1.0, 2.0, 3.0))
     assert len(packed) < len(plain) / 5
-    assert unseal("key", packed, None).algorithm == 1
-    assert unseal("key", plain, None).algorithm == 0
+    assert Frame(*unseal("key", packed, None)).algorithm == 1
+    assert Frame(*unseal("key", plain, None)).algorithm == 0
     assert Sealer(compress_above=None).open("key", packed).value == value
 
 
@@ -92,8 +92,8 @@ def test_a_users_codec_is_used() -> None:
     """A codec of the user's own is named in the frame by its number."""
     sealer = Sealer(Reversed())
     payload = sealer.seal("key", Entry("abc", 1.0, 2.0, 3.0))
-    assert unseal("key", payload, None).body == b"cba"
-    assert unseal("key", payload, None).codec == 200
+    assert Frame(*unseal("key", payload, None)).body == b"cba"
+    assert Frame(*unseal("key", payload, None)).codec == 200
     assert sealer.open("key", payload).value == "abc"
 
 
