@@ -14,6 +14,7 @@ from tiercache._clock import SystemClock
 from tiercache.errors import TierError
 from tiercache.telemetry.observer import NullObserver
 from tiercache.tiers.base import Ask, Basis, Fill, Stored
+from tiercache.tiers.circuit import Circuit
 from tiercache.tiers.guarded import GuardedTier
 from tiercache.tiers.redis import RedisTier
 
@@ -124,7 +125,7 @@ class House:
         self.observer = Observed()
         self.spawned: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.restored = 0
-        self.guarded = GuardedTier(
+        circuit = Circuit(
             self.double,  # type: ignore[arg-type]
             level="l2",
             clock=SystemClock(),
@@ -132,6 +133,7 @@ class House:
             spawn=self.spawned.append,
             on_restored=self._restored,
         )
+        self.guarded = GuardedTier(self.double, circuit)  # type: ignore[arg-type]
 
     def _restored(self) -> None:
         self.restored += 1
@@ -305,7 +307,7 @@ async def test_a_probe_that_cannot_be_started_does_not_replace_the_error() -> No
     def refuse(work: object) -> None:
         raise RuntimeError("no loop")
 
-    house.guarded._spawn = refuse
+    house.guarded.guard._spawn = refuse
     house.double.error = broken()
     assert await house.fails() is house.double.error
     assert (await house.fails()).skipped
@@ -375,7 +377,7 @@ async def test_a_redis_that_hangs_costs_one_timeout_and_comes_back(
     redis.bind("app")
     probes: set[asyncio.Task[None]] = set()
     restored = asyncio.Event()
-    guarded = GuardedTier(
+    circuit = Circuit(
         redis,
         level="l2",
         clock=SystemClock(),
@@ -383,6 +385,7 @@ async def test_a_redis_that_hangs_costs_one_timeout_and_comes_back(
         spawn=lambda work: probes.add(asyncio.ensure_future(work())),
         on_restored=restored.set,
     )
+    guarded = GuardedTier(redis, circuit)
     await load(guarded, "a", b"v", ("t",))
     await asyncio.to_thread(private_redis.pause)
     with pytest.raises(TierError) as caught:
