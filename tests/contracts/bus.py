@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pytest
 import pytest_asyncio
@@ -308,12 +308,16 @@ class BusContract:
         assert not bus.rides_on(object())
 
 
-class SharedMedium(Medium, Protocol):
-    """A medium outside this process, which caches of several names may use."""
+class SharedMedium:
+    """A medium outside this process: ``bus_on(address, name)`` makes a bus with own connections."""
+
+    def __init__(self, bus_on: Callable[[Any, str], Bus], address: object) -> None:
+        self._bus_on = bus_on
+        self._address = address
 
     def bus(self, name: str = "app") -> Bus:
         """Return a bus upon it for one more cache of the name."""
-        ...
+        return self._bus_on(self._address, name)
 
 
 class SharedBusContract(BusContract):

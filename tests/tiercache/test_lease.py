@@ -11,19 +11,13 @@ import pytest
 import pytest_asyncio
 
 from tests.tiercache.remote import FakeRemote
+from tests.waiting import until
 from tiercache import Cache, MemoryTier, lease
 from tiercache.bus.base import Listener
 from tiercache.bus.local import LocalBus
 from tiercache.events import Event
 from tiercache.testing import FakeClock
 from tiercache.tiers.base import Ask, Basis, Leased
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Come back when something is so."""
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 class Source:

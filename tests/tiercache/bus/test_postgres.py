@@ -12,6 +12,7 @@ from tests.contracts.bus import (
     Join,
     Recorder,
     SharedBusContract,
+    SharedMedium,
     about,
     is_one_gap,
     joined,
@@ -43,22 +44,11 @@ def bus_on(dsn: str, name: str = "app", timeout: float = 5.0) -> PostgresBus:
     return PostgresBus(place, TABLES, name, timeout=timeout)
 
 
-class OneDatabase:
-    """The medium is a database."""
-
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-
-    def bus(self, name: str = "app") -> PostgresBus:
-        """Return another bus of the cache name."""
-        return bus_on(self._dsn, name)
-
-
 class TestPostgresBus(SharedBusContract):
     @pytest.fixture
-    def medium(self, postgres_dsn: str) -> OneDatabase:
+    def medium(self, postgres_dsn: str) -> SharedMedium:
         """A new database."""
-        return OneDatabase(postgres_dsn)
+        return SharedMedium(bus_on, postgres_dsn)
 
     async def test_all_listeners_agree_on_the_order(self, join: Join) -> None:
         """What is sent at one moment comes to everybody in any order, and before what follows."""

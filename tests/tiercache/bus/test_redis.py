@@ -6,6 +6,7 @@ import pytest
 
 from tests.contracts.bus import (
     SharedBusContract,
+    SharedMedium,
     about,
     is_one_gap,
     joined,
@@ -36,22 +37,11 @@ def bus_on(url: str, name: str = "app") -> RedisBus:
     return RedisBus(RedisTier(url).server, name)
 
 
-class OneServer:
-    """The medium is a server."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def bus(self, name: str = "app") -> RedisBus:
-        """Return another bus of the cache name."""
-        return bus_on(self._url, name)
-
-
 class TestRedisBus(SharedBusContract):
     @pytest.fixture
-    def medium(self, redis_url: str) -> OneServer:
+    def medium(self, redis_url: str) -> SharedMedium:
         """A stream on the shared server."""
-        return OneServer(redis_url)
+        return SharedMedium(bus_on, redis_url)
 
 
 async def test_events_ride_on_the_deletions_of_the_tier(redis_url: str) -> None:

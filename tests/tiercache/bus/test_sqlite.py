@@ -14,6 +14,7 @@ from poolkit import Pool
 from tests.contracts.bus import (
     Recorder,
     SharedBusContract,
+    SharedMedium,
     about,
     is_one_gap,
     joined,
@@ -41,22 +42,11 @@ def bus_on(path: Path, name: str = "app", timeout: float = 5.0) -> SqliteBus:
     return SqliteBus(place, TABLES, name, timeout=timeout)
 
 
-class OneFile:
-    """The medium is a file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def bus(self, name: str = "app") -> SqliteBus:
-        """Return another bus of the cache name."""
-        return bus_on(self._path, name)
-
-
 class TestSqliteBus(SharedBusContract):
     @pytest.fixture
-    def medium(self, sqlite_path: Path) -> OneFile:
+    def medium(self, sqlite_path: Path) -> SharedMedium:
         """A file that does not exist yet."""
-        return OneFile(sqlite_path)
+        return SharedMedium(bus_on, sqlite_path)
 
 
 @contextlib.contextmanager

@@ -13,24 +13,15 @@ import pytest
 from poolkit import CommitUnknown, Pool
 from poolkit.testing import FaultProxy
 from tests.servers.redis import RedisServer
+from tests.waiting import until
 from tiercache import Cache, DatabaseTier, MemoryTier, RedisTier
 from tiercache.outbox import Relay
 
-PATIENCE = 20.0
-
 
 @pytest.fixture
-async def make_cache() -> AsyncIterator[Callable[..., Cache]]:
-    """Make caches that are closed on the loop that they have connections on."""
-    made: list[Cache] = []
-
-    def make(*tiers: Any, **options: Any) -> Cache:
-        made.append(Cache(*tiers, **options))
-        return made[-1]
-
-    yield make
-    for cache in made:
-        await cache.aclose()
+def make_cache(make_cache_here: Callable[..., Cache]) -> Callable[..., Cache]:
+    """Make caches that are closed on the loop of the test."""
+    return make_cache_here
 
 
 @pytest.fixture(params=["postgresql", "sqlite"])
@@ -49,16 +40,6 @@ async def pool(dsn: str) -> AsyncIterator[Pool]:
         await pool.execute("CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT)")
         await pool.execute("INSERT INTO users VALUES (1, 'old')")
         yield pool
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Wait until the condition holds; it may be async."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            result = condition()
-            if await result if asyncio.iscoroutine(result) else result:
-                return
-            await asyncio.sleep(0.02)
 
 
 async def rows(pool: Pool) -> list[str]:
