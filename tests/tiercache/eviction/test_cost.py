@@ -185,6 +185,5 @@ def test_a_lazy_proxy_is_left_asleep() -> None:
 
 def test_an_entry_costs_its_key_tags_value_and_overhead() -> None:
     """Nothing that an entry brings along is free."""
-    slot = make_slot("k" * 1_000, "v" * 2_000)
-    slot.tags = ("t" * 3_000,)
+    slot = make_slot("k" * 1_000, "v" * 2_000, tags=("t" * 3_000,))
     assert OVERHEAD + 6_000 < entry_cost(slot) < OVERHEAD + 6_500
