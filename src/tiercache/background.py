@@ -26,13 +26,17 @@ from tiercache.tiers.guarded import GuardedTier
 logger = logging.getLogger("tiercache")
 
 SWEEP_EVERY = 0.1
-SWEEP_BATCH = 250
-"""Slots that are looked at under one hold of the cache's lock: a third of a millisecond."""
-SWEEP_SPELL = 0.001
-"""Seconds of sweeping without a rest."""
-SWEEP_REST = 0.001
+SWEEP_BATCH = 100
+"""Slots that are looked at under one hold of the cache's lock: a tenth of a millisecond."""
+SWEEP_SPELL = 0.0005
+"""Seconds of sweeping without a rest, where nobody else has much to do."""
+SWEEP_LONGEST = 0.001
+"""Seconds of sweeping at most. Between the two it is as long as the sweeper waited for its turn, or
+it would get nowhere beside a thread that never rests and gives up its turn every 5 ms."""
+SWEEP_REST = 0.0001
 """Seconds of a rest. It is slept, because a thread that only offers the interpreter's lock takes it
-back before others have woken up, and they wait for 5 ms."""
+back before others have woken up, and they wait for 5 ms; in the thread, because an event loop does
+not sleep for less than a millisecond."""
 FINISH_EVERY = 0.5
 PRUNE_EVERY = 60.0
 PRUNE_BATCH = 500
@@ -146,11 +150,20 @@ class Background:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_EVERY)
-            began = time.monotonic()
-            while self._local.sweep(SWEEP_BATCH) == SWEEP_BATCH:
-                if time.monotonic() - began >= SWEEP_SPELL:
-                    await asyncio.sleep(SWEEP_REST)
-                    began = time.monotonic()
+            waited = 0.0
+            while self._sweep_for(min(max(waited, SWEEP_SPELL), SWEEP_LONGEST)):
+                began = time.monotonic()
+                _rest()
+                await asyncio.sleep(0)  # this loop has others to run, too
+                waited = time.monotonic() - began
+
+    def _sweep_for(self, spell: float) -> bool:
+        """Drop what is over for so many seconds; return whether there is more."""
+        until = time.monotonic() + spell
+        while self._local.sweep(SWEEP_BATCH) == SWEEP_BATCH:
+            if time.monotonic() >= until:
+                return True
+        return False
 
     async def _prune(self) -> None:
         while True:
@@ -178,3 +191,7 @@ class Background:
             await self._invalidation.replay(self._caller)
         except Exception:
             logger.exception("what could not be invalidated was not repeated")
+
+
+def _rest() -> None:
+    time.sleep(SWEEP_REST)

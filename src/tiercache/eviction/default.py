@@ -13,6 +13,7 @@ their turn comes, one of them at every eviction, which is often: they are a hund
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from tiercache.entry import Slot
@@ -35,14 +36,18 @@ _WIDEST: Final = 16
 class Adaptive(Windowed[Slot]):
     """The default order of eviction. Shares are of cost: they hold in entries as well as in bytes.
 
+    ``find`` returns the slot that is held under a key: whoever keeps slots in order has them in a
+    table already.
+
     Digests are `hash`, which differs from process to process: nobody can choose keys to collide,
     and two runs over one trace differ a little.
     """
 
     touch = None
 
-    def __init__(self) -> None:
+    def __init__(self, find: Callable[[str], Slot | None]) -> None:
         super().__init__(SHARES[FIRST])
+        self._find = find
         self._election: Election | None = None
         self._places: set[int] = set()
         self._watched: deque[str] = deque()
@@ -57,11 +62,11 @@ class Adaptive(Windowed[Slot]):
         self.cost += slot.cost
         if self._places and digest in self._places:
             self._places.remove(digest)
-            self._main[key] = slot
+            self._main.append(slot)
         else:
-            self._window[key] = slot
+            self._window.append(slot)
             self._window_cost += slot.cost
-        if not digest & self._unsampled:
+        if not digest & self._untold:
             self._watch(key)
             self._seen[key] = 0
             if self._election is not None:
@@ -75,15 +80,17 @@ class Adaptive(Windowed[Slot]):
 
     def discard(self, slot: Slot) -> None:
         """Forget a slot that leaves for another reason; one of main finds its place again."""
-        key = slot.key
+        queue = slot.queue
+        if queue is None:  # a finaliser came in between: it is on its way out
+            return
+        queue.remove(slot)
         self.cost -= slot.cost
-        if self._window.pop(key, None) is not None:
+        if queue is self._window:
             self._window_cost -= slot.cost
             return
-        del self._main[key]
-        if 2 * len(self._places) > len(self._main):
+        if 2 * len(self._places) > queue.length:
             self._places.clear()
-        self._places.add(hash(key))
+        self._places.add(hash(slot.key))
 
     def victim(self) -> Slot:
         """Take out the slot that has to go; look at one whose hits the miniatures wait for."""
@@ -91,14 +98,14 @@ class Adaptive(Windowed[Slot]):
             self._open(FIRST)
         elif self._watched:
             key = self._watched.popleft()
-            slot = self.find(key)
+            slot = self._find(key)
             if slot is None:
                 del self._seen[key]
             else:
                 self._watched.append(key)
                 hits = slot.visited
                 if hits != self._seen[key]:
-                    self._tell(slot, hits)
+                    self._tell(slot, hits, hits)
         return super().victim()
 
     def settle(self) -> None:
@@ -115,15 +122,10 @@ class Adaptive(Windowed[Slot]):
         self._told = None
         self._sample(DENSEST)
 
-    def _give_round(self, slot: Slot, left: int) -> None:
-        """Pass on the hits of a slot whose count is about to be lowered."""
-        if not hash(slot.key) & self._unsampled:
-            self._tell(slot, left)
-
-    def _tell(self, slot: Slot, left: int) -> None:
+    def _tell(self, slot: Slot, hits: int, left: int) -> None:
         """Ask the miniatures for a slot as often as it was hit since the last time."""
         key = slot.key
-        times = slot.visited - self._watch(key)
+        times = hits - self._watch(key)
         self._seen[key] = left
         if times > 0:
             self._ask(hash(key), slot.cost, times)
@@ -148,9 +150,9 @@ class Adaptive(Windowed[Slot]):
         """Begin with new miniatures, which know what is held of the sample."""
         self._resample()
         self._election = Election(elected)
-        self._told = self._give_round
+        self._told = self._tell
         for key in list(self._watched):
-            slot = self.find(key)
+            slot = self._find(key)
             if slot is not None:
                 self._ask(hash(key), slot.cost, 1)
 
@@ -160,7 +162,7 @@ class Adaptive(Windowed[Slot]):
         kept = [
             key
             for key in self._watched
-            if not hash(key) & self._unsampled and self.find(key) is not None
+            if not hash(key) & self._untold and self._find(key) is not None
         ]
         self._seen = {key: self._seen[key] for key in kept}
         self._watched = deque(kept)
@@ -172,4 +174,4 @@ class Adaptive(Windowed[Slot]):
 
     def _sample(self, shift: int) -> None:
         self._shift = shift
-        self._unsampled = (1 << shift) - 1 << _SHIFTED
+        self._untold = (1 << shift) - 1 << _SHIFTED

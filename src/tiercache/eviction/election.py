@@ -8,7 +8,7 @@ what the cache would have missed with that share; the one that missed least late
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from tiercache.eviction.windowed import Windowed
 
@@ -28,12 +28,23 @@ LEAD: Final = 0.01
 class Ballot:
     """A key in a miniature."""
 
-    __slots__ = ("cost", "key", "visited")
+    __slots__ = ("cost", "key", "next", "prev", "queue", "visited")
 
     def __init__(self, key: int, cost: int) -> None:
         self.key = key
         self.cost = cost
         self.visited = 0
+        self.queue: Any = None
+        self.prev: Any = None
+        self.next: Any = None
+
+
+class Miniature(Windowed[Ballot]):
+    """A small cache with one of the shares, that knows what it holds."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__(share)
+        self.held: dict[int, Ballot] = {}
 
 
 class Election:
@@ -44,7 +55,7 @@ class Election:
 
     def __init__(self, elected: int = FIRST) -> None:
         self.elected = elected
-        self._miniatures = tuple(Windowed[Ballot](share) for share in SHARES)
+        self._miniatures = tuple(map(Miniature, SHARES))
         self._misses = [0.0] * len(SHARES)
         self._requests = 0
 
@@ -60,7 +71,7 @@ class Election:
         """
         misses = self._misses
         for number, miniature in enumerate(self._miniatures):
-            ballot = miniature.find(digest)
+            ballot = miniature.held.get(digest)
             if ballot is not None:
                 ballot.visited += times
                 continue
@@ -68,8 +79,8 @@ class Election:
             if cost > capacity:
                 continue
             while miniature.cost + cost > capacity:
-                miniature.victim()
-            ballot = Ballot(digest, cost)
+                del miniature.held[miniature.victim().key]
+            miniature.held[digest] = ballot = Ballot(digest, cost)
             miniature.add(ballot)
             ballot.visited = times - 1
         self._requests += 1

@@ -12,10 +12,10 @@ where what is new is what is asked for; a hundredth makes an LFU that ages.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Final, Generic, Protocol, TypeVar
 
+from tiercache.eviction.queue import Linked, Queue
 from tiercache.eviction.sketch import Sketch
 
 ROUNDS: Final = 3
@@ -35,7 +35,7 @@ MOVED: Final = 1_000
 """Slots that are moved when the parts are made: it bounds the pause to a millisecond."""
 
 
-class Held(Protocol):
+class Held(Linked, Protocol):
     """What an order is about."""
 
     visited: int
@@ -53,70 +53,70 @@ H = TypeVar("H", bound=Held)
 class Windowed(Generic[H]):
     """Slots in two queues; ``share`` is the window's part of the cost that is held.
 
-    It may be changed at any time: the parts grow and shrink from one eviction to the next. The
-    queues are ordered dicts because a slot that is invalidated leaves from the middle.
+    It may be changed at any time: the parts grow and shrink from one eviction to the next.
     """
 
     def __init__(self, share: float) -> None:
         self.share = share
         self.cost = 0
-        self._window: OrderedDict[Hashable, H] = OrderedDict()
-        self._main: OrderedDict[Hashable, H] = OrderedDict()
+        self._window: Queue[H] = Queue()
+        self._main: Queue[H] = Queue()
         self._window_cost = 0
         self._sketch: Sketch | None = None
-        self._told: Callable[[H, int], None] | None = None
-        """Told of a slot that is given another round, and of the ``visited`` it will have."""
+        self._told: Callable[[H, int, int], None] | None = None
+        """Told of a slot that is given another round: the hits it had, and those it is left."""
+        self._untold = 0
+        """Bits of a digest; of a slot with any of them nobody needs to be told."""
 
     def __len__(self) -> int:
-        return len(self._window) + len(self._main)
-
-    def find(self, key: Hashable) -> H | None:
-        """Return what is held under the key."""
-        return self._window.get(key) or self._main.get(key)
+        return self._window.length + self._main.length
 
     def add(self, slot: H) -> None:
         """Take a slot in, at the end of the window."""
         slot.visited = 0
-        self._window[slot.key] = slot
+        self._window.append(slot)
         self._window_cost += slot.cost
         self.cost += slot.cost
 
     def replace(self, old: H, new: H) -> None:
         """Give the new slot the old one's place and hits."""
+        queue = old.queue
         new.visited = old.visited
-        self.cost += new.cost - old.cost
-        if new.key in self._main:
-            self._main[new.key] = new
-        else:
-            self._window[new.key] = new
-            self._window_cost += new.cost - old.cost
+        queue.substitute(old, new)
+        more = new.cost - old.cost
+        self.cost += more
+        if queue is self._window:
+            self._window_cost += more
 
     def victim(self) -> H:
         """Take out the slot that has to go; at least one is held."""
         window, main, sketch = self._window, self._main, self._sketch
-        if sketch is None or len(window) + len(main) > sketch.most:
+        if sketch is None or window.length + main.length > sketch.most:
             sketch = self._counting()
         target = self.share * self.cost
-        if not main and self._window_cost > target:
+        if not main.length and self._window_cost > target:
             self._divide(target)
             window, main = self._window, self._main
         patience = PATIENCE
         while True:
-            if not window or (main and self._window_cost < target):
+            if not window.length or (main.length and self._window_cost < target):
                 slot = self._weakest(sketch, patience)
-                del main[slot.key]
+                main.remove(slot)
                 break
-            key, slot = window.popitem(last=False)
-            uses = sketch.add(hash(key))
-            if slot.visited and patience:
+            slot = window.next
+            digest = hash(slot.key)
+            uses = sketch.add(digest)
+            hits = slot.visited
+            if hits and patience:
                 patience -= 1
-                if self._told is not None:
-                    self._told(slot, 0)
                 slot.visited = 0
-                window[key] = slot
+                window.rotate()
+                if self._told is not None and not digest & self._untold:
+                    self._told(slot, hits, 0)
                 continue
+            window.remove(slot)
             self._window_cost -= slot.cost
-            if not main:
+            if not main.length:
                 break
             if self._window_cost < target:
                 if uses <= LEAD:  # nobody can be weaker
@@ -124,13 +124,13 @@ class Windowed(Generic[H]):
                 weakest = self._weakest(sketch, patience)
                 if uses <= sketch.estimate(hash(weakest.key)) + LEAD:
                     break
-                del main[weakest.key]
-                main[key] = slot
+                main.remove(weakest)
                 slot.visited = 0
+                main.append(slot)
                 slot = weakest
                 break
-            main[key] = slot  # the window is to be smaller: main has room
             slot.visited = 0
+            main.append(slot)  # the window is to be smaller: main has room
         self.cost -= slot.cost
         return slot
 
@@ -149,29 +149,28 @@ class Windowed(Generic[H]):
         self._window, self._main = window, main = self._main, self._window
         self._window_cost = 0
         for _ in range(MOVED):
-            key, slot = main.popitem()
+            slot = main.prev
             if self._window_cost + slot.cost > target:
-                main[key] = slot
                 break
             self._window_cost += slot.cost
-            window[key] = slot
-            window.move_to_end(key, last=False)
+            main.remove(slot)
+            window.prepend(slot)
 
     def _weakest(self, sketch: Sketch, patience: int) -> H:
         """Bring main's next victim to its front, and leave it there."""
         main = self._main
         while True:
-            key = next(iter(main))
-            slot = main[key]
-            if not slot.visited or not patience:
+            slot: H = main.next
+            hits = slot.visited
+            if not hits or not patience:
                 return slot
             patience -= 1
-            sketch.add(hash(key))
-            left = min(slot.visited, ROUNDS) - 1
-            if self._told is not None:
-                self._told(slot, left)
-            slot.visited = left
-            main.move_to_end(key)
+            digest = hash(slot.key)
+            sketch.add(digest)
+            slot.visited = left = min(hits, ROUNDS) - 1
+            main.rotate()
+            if self._told is not None and not digest & self._untold:
+                self._told(slot, hits, left)
 
     def _counting(self) -> Sketch:
         """Make the sketch fit what is held; before it is full for the first time there is none."""

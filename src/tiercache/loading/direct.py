@@ -129,7 +129,6 @@ class Direct:
         slot = Slot(
             flight.key,
             value,
-            created=began,
             refresh_at=refresh_at,
             expires=expires,
             stale_until=stale_until,

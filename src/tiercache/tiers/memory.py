@@ -52,9 +52,10 @@ class MemoryTier:
         self._max_entries = _bound("max_entries", max_entries)
         self._max_bytes = _bound("max_bytes", max_bytes)
         bounded = max_entries is not None or max_bytes is not None
+        self._table: dict[str, Slot] = {}
         self._order: Eviction
         if isinstance(eviction, str):
-            self._order = _order(eviction)
+            self._order = _order(eviction, self._table.get)
         else:
             from tiercache.eviction.custom import Custom
 
@@ -64,7 +65,6 @@ class MemoryTier:
         if not bounded:
             self._max_entries = DEFAULT_ENTRIES
         self._most = FOREVER if self._max_entries is None else self._max_entries
-        self._table: dict[str, Slot] = {}
         self._bytes = 0
         self._expiry = Expiry()
         self._clock: Clock = SystemClock()
@@ -102,34 +102,35 @@ class MemoryTier:
 
         Slots whose time is over make room first. A slot is stored once: what changes is a new one.
         """
-        key = slot.key
-        slot.cost = 1 if self._max_bytes is None else entry_cost(slot)
-        old = self._table.get(key)
+        key, table, expiry = slot.key, self._table, self._expiry
+        old = table.get(key)
         if old is not None:
-            self._expiry.discard(old)  # it is overwritten now: its expiry is no eviction any more
+            expiry.discard(old)  # it is overwritten now: its expiry is no eviction any more
         now = self._clock.monotonic()
-        swept = self._sweep(now, SWEPT_PER_STORE) if now >= self._expiry.soonest else 0
-        if self._max_bytes is not None and slot.cost > self._max_bytes:
-            self.discard(key)
-            self._retire(slot, "rejected")
-            return False
-        if len(self._table) >= self._most or self._max_bytes is not None:
+        swept = self._sweep(now, SWEPT_PER_STORE) if now >= expiry.soonest else 0
+        if self._max_bytes is not None:
+            slot.cost = entry_cost(slot)
+            if slot.cost > self._max_bytes:
+                self.discard(key)
+                self._retire(slot, "rejected")
+                return False
+        if len(table) >= self._most or self._max_bytes is not None:
             while self._full(slot):
                 if swept:
                     swept = self._sweep(now, SWEPT_PER_STORE)
                 else:
                     self._evict(key)
-        old = self._table.get(key)
-        self._table[key] = slot
+        old = table.get(key)
+        table[key] = slot
         self._bytes += slot.cost
-        self._expiry.add(slot)
+        expiry.add(slot)
         if old is None:
             self._order.add(slot)
         else:
             self._bytes -= old.cost
             self._order.replace(old, slot)
             old.retire()
-        return self._table.get(key) is slot
+        return table.get(key) is slot
 
     def discard(self, key: str) -> bool:
         """Take the key's slot out and retire it; False if there was none."""
@@ -182,26 +183,34 @@ class MemoryTier:
     def _sweep(self, now: float, limit: int) -> int:
         due = self._expiry.due(now, limit)
         if due:
-            table, discard = self._table, self._order.discard
+            table, discard, evicted = self._table, self._order.discard, self._evicted
             for slot in due:
+                key = slot.key
+                if table.get(key) is not slot:  # a finaliser took it out just now
+                    continue
                 discard(slot)
-                if table.get(slot.key) is slot:  # else a user's order has reported it before
-                    del table[slot.key]
+                if table.get(key) is slot:  # else a user's order has reported it before
+                    del table[key]
                     self._bytes -= slot.cost
-                    self._retire(slot, "expired")
+                    slot.retire()
+                    if evicted is not None:
+                        evicted("expired")
         return len(due)
 
     def _left(self, slot: Slot, reason: str | None) -> None:
         """Take out a slot that the order has forgotten already; with a reason it is an eviction."""
-        if self._table.get(slot.key) is slot:  # else a user's order has reported it before
-            del self._table[slot.key]
+        table, key = self._table, slot.key
+        if table.get(key) is slot:  # else a user's order has reported it before
+            del table[key]
             self._bytes -= slot.cost
             self._expiry.discard(slot)
-            self._retire(slot, reason)
+            slot.retire()
+            if reason is not None and self._evicted is not None:
+                self._evicted(reason)
 
-    def _retire(self, slot: Slot, reason: str | None) -> None:
+    def _retire(self, slot: Slot, reason: str) -> None:
         slot.retire()
-        if reason is not None and self._evicted is not None:
+        if self._evicted is not None:
             self._evicted(reason)
 
 
@@ -211,13 +220,13 @@ def _bound(field: str, value: int | None) -> int | None:
     return value
 
 
-def _order(eviction: str) -> Eviction:
+def _order(eviction: str, find: Callable[[str], Slot | None]) -> Eviction:
     """Make the order by its name; cachetools is loaded only for those that need it."""
     match eviction:
         case "default":
             from tiercache.eviction.default import Adaptive
 
-            return Adaptive()
+            return Adaptive(find)
         case "lru":
             from tiercache.eviction.lru import LRU
 

@@ -5,9 +5,16 @@ from tiercache.eviction.base import Eviction
 from tiercache.tiers.base import LocalTier
 
 
-def make_slot(key: str, value: object = None, *, until: float = FOREVER, cost: int = 1) -> Slot:
+def make_slot(
+    key: str,
+    value: object = None,
+    *,
+    until: float = FOREVER,
+    cost: int = 1,
+    tags: tuple[str, ...] = (),
+) -> Slot:
     """Return a slot that may be served until its time is over, and not a moment longer."""
-    slot = Slot(key, value, created=0.0, refresh_at=until, expires=until, stale_until=until)
+    slot = Slot(key, value, refresh_at=until, expires=until, stale_until=until, tags=tags)
     slot.cost = cost
     return slot
 

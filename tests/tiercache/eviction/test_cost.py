@@ -1,4 +1,6 @@
+import gc
 import sys
+import tracemalloc
 from collections import defaultdict, deque
 from dataclasses import dataclass
 from types import ModuleType
@@ -6,7 +8,9 @@ from types import ModuleType
 import pytest
 
 from tests.tiercache.eviction.slots import make_slot
+from tiercache.entry import Slot
 from tiercache.eviction.cost import BUDGET, OVERHEAD, deep_size, entry_cost
+from tiercache.tiers.memory import MemoryTier
 
 
 @dataclass
@@ -185,6 +189,26 @@ def test_a_lazy_proxy_is_left_asleep() -> None:
 
 def test_an_entry_costs_its_key_tags_value_and_overhead() -> None:
     """Nothing that an entry brings along is free."""
-    slot = make_slot("k" * 1_000, "v" * 2_000)
-    slot.tags = ("t" * 3_000,)
+    slot = make_slot("k" * 1_000, "v" * 2_000, tags=("t" * 3_000,))
     assert OVERHEAD + 6_000 < entry_cost(slot) < OVERHEAD + 6_500
+
+
+def test_the_overhead_is_what_is_allocated() -> None:
+    """In a full tier an entry of a decorated function takes what is counted for it."""
+    size, table = 5_000, dict[object, Slot]()
+    numbers = [*range(1_000, 1_000 + 2 * size)]
+    keys = [f"user:{number}" for number in numbers]
+    tier = MemoryTier(max_bytes=size * entry_cost(make_slot(keys[-1])))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number, key in zip(numbers, keys, strict=True):
+            slot = make_slot(key, until=1e9 + number / 1_000)
+            tier.store(slot)
+            slot.name(table, (number, int, number, int))
+        gc.collect()
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(table) == tier.entries[0] == pytest.approx(size, abs=100)
+    assert used / tier.entries[0] == pytest.approx(OVERHEAD, rel=0.1)

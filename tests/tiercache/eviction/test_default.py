@@ -17,9 +17,9 @@ class Model:
     """A cache of a size in cost, ordered by the default; and what must always hold."""
 
     def __init__(self, size: int) -> None:
-        self.order = Adaptive()
-        self.size = size
         self.held: dict[str, Slot] = {}
+        self.order = Adaptive(self.held.get)
+        self.size = size
 
     def ask(self, key: str, cost: int = 1) -> bool:
         """Return whether the key was held; load it if not."""
@@ -43,12 +43,18 @@ class Model:
     def check(self) -> None:
         """Every slot is held once, costs add up, and what is remembered is bounded."""
         order = self.order
-        assert len(order) == len(self.held)
-        assert all(order.find(key) is slot for key, slot in self.held.items())
+        window, main = parts(order)
+        assert len(order) == len(self.held) == len(window) + len(main)
+        assert {slot.key: slot for slot in window + main} == self.held
         assert order.cost == sum(map(_cost, self.held.values()))
-        assert order._window_cost == sum(map(_cost, order._window.values()))
-        assert 2 * len(order._places) <= len(order._main) + 4 or len(order._places) <= self.size
+        assert order._window_cost == sum(map(_cost, window))
+        assert 2 * len(order._places) <= len(main) + 4 or len(order._places) <= self.size
         assert set(order._watched) == order._seen.keys()
+
+
+def parts(order: Adaptive) -> tuple[list[Slot], list[Slot]]:
+    """Return what is in the window and in main."""
+    return [*order._window], [*order._main]
 
 
 def _cost(slot: Slot) -> int:
@@ -57,7 +63,8 @@ def _cost(slot: Slot) -> int:
 
 def ratio(keys: list[str], size: int) -> float:
     """Return the hit ratio of a cache of so many entries."""
-    order, held, hits = Adaptive(), dict[str, Slot](), 0
+    held, hits = dict[str, Slot](), 0
+    order = Adaptive(held.get)
     for key in keys:
         slot = held.get(key)
         if slot is not None:
@@ -103,13 +110,12 @@ def test_nothing_is_lost_and_the_bound_holds(
 @pytest.mark.parametrize("size", [1, 2, 3, 10, 300])
 def test_memory_of_the_past_is_bounded(size: int) -> None:
     """However many keys come and go, what is remembered of them depends on the size alone."""
-    order = Adaptive()
+    model = Model(size)
+    order = model.order
     for number in range(3_000):
-        if number >= size:
-            order.victim()
-        order.add(make_slot(str(number)))
-    for slot in [*order._window.values(), *order._main.values()]:
-        order.discard(slot)
+        model.ask(str(number))
+    for key in [*model.held]:
+        model.discard(key)
     assert len(order._places) <= size
     assert len(order._watched) == len(order._seen) <= 2 * SAMPLE + 1
 
@@ -117,15 +123,14 @@ def test_memory_of_the_past_is_bounded(size: int) -> None:
 @pytest.mark.parametrize("evicted", [0, 1])
 def test_what_leaves_without_evictions_is_forgotten(evicted: int) -> None:
     """Keys that are discarded one after the other leave nothing behind, full or not."""
-    order = Adaptive()
+    model = Model(100 - evicted)
+    order = model.order
     for number in range(100):
-        order.add(make_slot(str(number)))
-    for _ in range(evicted):
-        order.victim()
+        model.ask(str(number))
+    model.size = 200
     for number in range(20_000):
-        slot = make_slot(f"brief:{number}")
-        order.add(slot)
-        order.discard(slot)
+        model.ask(f"brief:{number}")
+        model.discard(f"brief:{number}")
     assert len(order._watched) == len(order._seen) <= 2 * SAMPLE + 1
     assert len(order._places) <= 100
 
@@ -171,28 +176,27 @@ def test_values_of_any_size_within_bytes() -> None:
 
 def test_an_invalidated_slot_finds_its_place_again() -> None:
     """Who had made it to main is back in main when it is loaded anew, and only once."""
-    order = Adaptive()
-    slots = [make_slot(str(number)) for number in range(100)]
-    for slot in slots:
-        order.add(slot)
-    order.victim()
-    for expected in (True, False):
-        new = make_slot("50")
-        if expected:
-            order.discard(slots[50])
-        order.add(new)
-        assert ("50" in order._main) is expected
-        order._main.pop("50", None)
+    model = Model(100)
+    order = model.order
+    for number in range(101):
+        model.ask(str(number))
+    for _ in range(2):
+        assert model.held["50"].queue is order._main
+        model.discard("50")
+        model.ask("50")
+        assert not order._places
+    assert model.held["50"].queue is order._main
 
 
 def test_clear_forgets_the_past_too() -> None:
     """Nothing learnt before a clear counts afterwards."""
-    order = Adaptive()
+    model = Model(100)
+    order = model.order
     for number in range(1_000):
-        if number >= 100:
-            order.victim()
-        order.add(make_slot(str(number)))
+        model.ask(str(number))
     order.clear()
+    assert all(each.queue is each.prev is each.next is None for each in model.held.values())
+    model.held.clear()
     assert len(order) == order.cost == 0
     assert order.share == SHARES[FIRST]
     assert not order._places

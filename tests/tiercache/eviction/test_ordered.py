@@ -59,11 +59,11 @@ def test_a_hit_on_a_slot_that_left_changes_nothing(make: type[Eviction]) -> None
 def test_a_slot_that_left_is_not_kept_alive(make: type[Eviction]) -> None:
     """The hit buffer lets go of a slot when the order does, so its value is freed."""
     order = make()
-    slot = make_slot("a")
+    slot = make_slot("a", threading.Event())
+    gone = weakref.ref(slot.value)
     order.add(slot)
     hit(order, slot)
     order.discard(slot)
-    gone = weakref.ref(slot)
     del slot
     gc.collect()
     assert gone() is None

@@ -1,6 +1,8 @@
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -300,6 +302,41 @@ def test_a_slot_that_leaves_takes_its_alias_along() -> None:
     bound.store("a").name(table, 1)
     bound.store("b")
     assert table == {}
+
+
+@pytest.mark.parametrize("eviction", NAMES)
+@pytest.mark.parametrize("way", ["replaced", "discarded", "evicted", "expired", "cleared"])
+def test_what_leaves_is_freed_at_once(eviction: str, way: str) -> None:
+    """A slot is in no circle of references: its value goes with it, and waits for no collection."""
+    bound = Bound(max_entries=3, eviction=eviction)
+    gone = []
+    for name in "abc":
+        value = threading.Event()
+        gone.append(weakref.ref(value))
+        bound.store(name, value, ttl=5)
+        del value
+    gc.collect()
+    gc.disable()
+    try:
+        if way == "replaced":
+            for name in "abc":
+                bound.store(name)
+        elif way == "discarded":
+            for name in "bca":
+                bound.tier.discard(name)
+        elif way == "evicted":
+            for number in range(20):
+                bound.store(str(number))
+        elif way == "expired":
+            bound.clock.advance(6)
+            bound.tier.sweep(3)
+        else:
+            bound.tier.clear()
+        held = [bound.tier.lookup(name) for name in "abc"]
+        assert [each() for each in gone] == [slot and slot.value for slot in held]
+        assert gone[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_hits_decide_who_stays() -> None:

@@ -138,6 +138,9 @@ class MemoryTierWalk(RuleBasedStateMachine):
         assert all(self.latest[slot.key] is slot for slot in held)
         for slot in self.slots:
             assert (slot in held) == (slot.serve_until != -FOREVER)
+            if slot not in held:
+                assert slot.queue is slot.prev is slot.next is None
+                assert slot.bucket_prev is slot.bucket_next is None
 
     @invariant()
     def every_slot_is_accounted_for(self) -> None:
