@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
 from redis.exceptions import ReadOnlyError
 
+from poolkit.testing import FaultProxy
 from tests.servers.redis import RedisServer
 from tiercache._redis.address import Address
 from tiercache._redis.client import BATCH, Client, RunChanged
@@ -206,13 +208,19 @@ async def test_a_timeout_condemns_all_connections(private_redis: RedisServer) ->
     await client.aclose()
 
 
-async def test_a_loop_that_stood_still_condemns_nobody(client: Client) -> None:
-    """Answers that came while the loop was held count, however late they are read."""
-    client._timeout = 0.05
-    await client.call([(b"PING",)], "test", None)
-    call = client.call([(b"PING",)], "test", None)
-    time.sleep(0.2)
-    assert (await call).replies == [b"PONG"]
+async def test_a_loop_that_stood_still_condemns_nobody(redis_url: str) -> None:
+    """A server that could not be heard, because this loop was held, gets its time once more."""
+    parts = urlsplit(redis_url)
+    async with FaultProxy(parts.hostname or "", parts.port or 6379) as proxy:
+        address = Address.parse(f"redis://127.0.0.1:{proxy.port}")
+        client = Client(address, {}, timeout=0.2, max_links=1)
+        await client.open()
+        await client.call([(b"PING",)], "test", None)
+        call = client.call([(b"PING",)], "test", None)
+        time.sleep(0.4)  # the proxy, which runs here too, forwards nothing meanwhile
+        assert (await call).replies == [b"PONG"]
+        assert proxy.connections == 1
+        await client.aclose()
 
 
 async def test_a_reply_to_nothing_ends_a_connection(
