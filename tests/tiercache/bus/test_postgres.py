@@ -257,7 +257,7 @@ async def test_old_events_are_removed_and_nobody_has_a_gap(
     pool: Pool, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch, old: bool
 ) -> None:
     """Events that are old, or too many, are removed by the readers once all of them have read."""
-    monkeypatch.setattr(postgres, "PRUNE_EVERY", 0.0)
+    monkeypatch.setattr(postgres, "PRUNE_EVERY", 1.0)  # time enough for the other to have read
     monkeypatch.setattr(events, "KEPT", 1000 if old else 5)
     async with (
         joined(bus_on(postgres_dsn)) as (bus, here),
