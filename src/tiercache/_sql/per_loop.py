@@ -38,12 +38,17 @@ class PerLoop(Generic[C]):
         self._process = os.getpid()
         self._inherited: list[object] = []
 
+    def held(self) -> C | None:
+        """Return the one of the running loop, if it has one already."""
+        held = self._held.get(asyncio.get_running_loop())
+        return held[0] if held is not None and self._process == os.getpid() else None
+
     async def get(self) -> C:
         """Return the one of the running loop."""
+        held = self.held()
+        if held is not None:
+            return held
         loop = asyncio.get_running_loop()
-        held = self._held.get(loop)
-        if held is not None and self._process == os.getpid():
-            return held[0]
         with self._lock:
             if self._process != os.getpid():
                 self._process = os.getpid()

@@ -54,15 +54,15 @@ class Job(NamedTuple, Generic[T]):
     """It is one transaction, or wrong."""
 
 
-class Found(NamedTuple):
-    """A value whose run and tag tokens are current, as it is stored."""
+class Question(NamedTuple, Generic[T]):
+    """One statement that reads, so it sees one moment; ``answer`` says what its rows mean."""
 
-    key: str
-    token: str
-    run: str
-    tags: str
-    names: str | None
-    payload: bytes
+    statement: Statement
+    answer: Callable[[Sequence[Row]], T]
+
+    def program(self) -> Program[T]:
+        """Be a program that asks this and nothing else."""
+        return self.answer((yield self.statement))
 
 
 class Lease(NamedTuple):
@@ -131,8 +131,12 @@ class Dialect(Protocol):
         """Make what is missing of the schema; runs in a transaction, maybe beside others."""
         ...
 
-    def read(self, namespace: str, keys: list[str]) -> Program[list[Found]]:
-        """Return the values that are readable, in any order."""
+    def read(self, namespace: str, keys: list[str], *, plain: bool = False) -> Statement:
+        """Ask for the values that are readable: their run and their tags' tokens are current.
+
+        The rows, in any order, are ``token, run, payload, key, tags, names``. ``plain`` asks only
+        for values without tags: the rows end with the key, and with the payload for a single one.
+        """
         ...
 
     def lease(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from tiercache._sql.program import Dialect, Lease, Program, Replacement, Statement, Value
+from tiercache._sql.program import Dialect, Lease, Program, Replacement, Row, Statement, Value
 
 T = TypeVar("T")
 
@@ -83,4 +84,10 @@ async def load(
 
 async def readable(run: Run, dialect: Dialect, *keys: str) -> list[str]:
     """Return which of the keys can be read."""
-    return sorted(found.key for found in await run(dialect.read("app", list(keys))))
+    rows = await run(asked(dialect.read("app", list(keys))))
+    return sorted(row[3] for row in rows)
+
+
+def asked(statement: Statement) -> Program[Sequence[Row]]:
+    """Be a program that returns the rows of one statement."""
+    return (yield statement)

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.servers.postgres import PostgresServer
-from tests.tiercache._sql.programs import OnPostgres, lease, load, readable, value
+from tests.tiercache._sql.programs import OnPostgres, asked, lease, load, readable, value
 from tiercache._sql.names import Tables
 from tiercache._sql.postgres import Postgres
 from tiercache._sql.program import START, VERSION, Lease, Program, Replacement, Statement
@@ -355,7 +355,9 @@ async def test_every_statement_finds_its_rows_by_index(run: OnPostgres, dialect:
     run.seen.clear()
     await load(run, dialect, "a", "t")
     await run(dialect.put("app", ["t"], [value("a", {"": "r", "t": "x"})]))
-    await run(dialect.read("app", ["a"]))
+    for plain in (False, True):
+        await run(asked(dialect.read("app", ["a"], plain=plain)))
+        await run(asked(dialect.read("app", ["a", "b"], plain=plain)))
     await run(dialect.release("app", [Lease("a", "a")]))
     await run(dialect.delete_keys("app", ["a"]))
     await run(dialect.delete_tags("app", ["t"]))

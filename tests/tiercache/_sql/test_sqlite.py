@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.tiercache._sql.programs import OnSqlite, lease, load, readable, value
+from tests.tiercache._sql.programs import OnSqlite, asked, lease, load, readable, value
 from tiercache._sql.names import Tables
 from tiercache._sql.program import START, VERSION, Lease, Replacement, Statement
 from tiercache._sql.sqlite import Sqlite
@@ -149,7 +149,9 @@ async def test_every_statement_finds_its_rows_by_index(run: OnSqlite, dialect: S
     """No statement of a request scans a table, however many entries there are."""
     await load(run, dialect, "a", "t")
     await run(dialect.put("app", ["t"], [value("a", {"": "r", "t": "x"})]))
-    await run(dialect.read("app", ["a"]))
+    for plain in (False, True):
+        await run(asked(dialect.read("app", ["a"], plain=plain)))
+        await run(asked(dialect.read("app", ["a", "b"], plain=plain)))
     await run(dialect.release("app", [Lease("a", "a")]))
     await run(dialect.delete_keys("app", ["a"]))
     await run(dialect.delete_tags("app", ["t"]))

@@ -10,13 +10,14 @@ from typing import Final
 from tiercache._sql.names import RUN, fold
 from tiercache._sql.program import (
     Dialect,
-    Found,
     Held,
     Job,
     Lease,
     Need,
     Program,
+    Question,
     Replacement,
+    Row,
     Statement,
     Value,
 )
@@ -33,9 +34,21 @@ class Requests:
         self._dialect = dialect
         self._namespace = fold(namespace)
 
-    def read(self, asks: Sequence[Ask]) -> Job[list[Stored | None]]:
-        """As `Operations.read`: one statement, whatever is asked."""
-        return Job("read", lambda: self._read(asks), Need.READ)
+    def read(self, asks: Sequence[Ask]) -> Question[list[Stored | None]]:
+        """As `Operations.read`: one statement, whatever is asked; at least one thing has to be."""
+        if len(asks) == 1:
+            [ask] = asks
+            folded = fold(ask.key)
+            if ask.tags is None or ask.tags:
+                statement = self._dialect.read(self._namespace, [folded])
+                return Question(statement, lambda rows: [_stored(ask, rows[0]) if rows else None])
+            statement = self._dialect.read(self._namespace, [folded], plain=True)
+            return Question(statement, lambda rows: [_plain(ask.key, *rows[0]) if rows else None])
+        keys = [fold(ask.key) for ask in asks]
+        plain = all(ask.tags is not None and not ask.tags for ask in asks)
+        statement = self._dialect.read(self._namespace, list(dict.fromkeys(keys)), plain=plain)
+        parsed = _all_plain if plain else _all_stored
+        return Question(statement, lambda rows: parsed(asks, keys, rows))
 
     def lease(self, asks: Sequence[Ask], ttl: float, patient: bool) -> Job[list[Basis | Leased]]:
         """As `Operations.lease`."""
@@ -78,18 +91,6 @@ class Requests:
             Need.DURABLE,
             atomic=bool(announced),
         )
-
-    def _read(self, asks: Sequence[Ask]) -> Program[list[Stored | None]]:
-        if not asks:
-            return []
-        if len(asks) == 1:
-            [ask] = asks
-            found = yield from self._dialect.read(self._namespace, [fold(ask.key)])
-            return [_stored(ask, found[0] if found else None)]
-        keys = sorted({fold(ask.key) for ask in asks})
-        found = yield from self._dialect.read(self._namespace, keys)
-        values = {value.key: value for value in found}
-        return [_stored(ask, values.get(fold(ask.key))) for ask in asks]
 
     def _lease(
         self, asks: Sequence[Ask], ttl: float, patient: bool
@@ -229,16 +230,42 @@ def _value(
     )
 
 
-def _stored(ask: Ask, found: Found | None) -> Stored | None:
+def _plain(key: str, token: str, run: str, payload: bytes) -> Stored:
+    """Return the answer that a row without tags is."""
+    return Stored(payload, Basis(key, bytes.fromhex(token), (), bytes.fromhex(run)))
+
+
+def _all_plain(
+    asks: Sequence[Ask], keys: Sequence[str], rows: Sequence[Row]
+) -> list[Stored | None]:
+    """Return the answers to asks for values without tags; ``keys`` are theirs, folded."""
+    found = {row[3]: row for row in rows}
+    answers: list[Stored | None] = []
+    for ask, key in zip(asks, keys, strict=True):
+        row = found.get(key)
+        answers.append(None if row is None else _plain(ask.key, row[0], row[1], row[2]))
+    return answers
+
+
+def _all_stored(
+    asks: Sequence[Ask], keys: Sequence[str], rows: Sequence[Row]
+) -> list[Stored | None]:
+    """Return the answers to asks of any kind; ``keys`` are theirs, folded."""
+    found = {row[3]: row for row in rows}
+    return [
+        None if (row := found.get(key)) is None else _stored(ask, row)
+        for ask, key in zip(asks, keys, strict=True)
+    ]
+
+
+def _stored(ask: Ask, row: Row) -> Stored | None:
     """Return the answer to one ask: nothing if its tags are not those that are stored."""
-    if found is None:
-        return None
-    if found.tags == "{}" and not ask.tags:
-        basis = Basis(ask.key, bytes.fromhex(found.token), (), bytes.fromhex(found.run))
-        return Stored(found.payload, basis)
-    tokens = json.loads(found.tags)
+    token, run, payload, _, written, folded = row
+    if written == "{}" and not ask.tags:
+        return _plain(ask.key, token, run, payload)
+    tokens = json.loads(written)
     if ask.tags is None:
-        names = json.loads(found.names) if found.names else {}
+        names = json.loads(folded) if folded else {}
         tags = [(names.get(tag, tag), token) for tag, token in tokens.items()]
     else:
         if {fold(tag) for tag in ask.tags} != tokens.keys():
@@ -246,8 +273,8 @@ def _stored(ask: Ask, found: Found | None) -> Stored | None:
         tags = [(tag, tokens[fold(tag)]) for tag in ask.tags]
     basis = Basis(
         ask.key,
-        bytes.fromhex(found.token),
+        bytes.fromhex(token),
         tuple((tag, bytes.fromhex(token)) for tag, token in tags),
-        bytes.fromhex(found.run),
+        bytes.fromhex(run),
     )
-    return Stored(found.payload, basis)
+    return Stored(payload, basis)
