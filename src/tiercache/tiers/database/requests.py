@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from tiercache._sql.names import RUN, fold
@@ -45,10 +45,12 @@ class Requests:
             statement = self._dialect.read(self._namespace, [folded], plain=True)
             return Question(statement, lambda rows: [_plain(ask.key, *rows[0]) if rows else None])
         keys = [fold(ask.key) for ask in asks]
-        plain = all(ask.tags is not None and not ask.tags for ask in asks)
-        statement = self._dialect.read(self._namespace, list(dict.fromkeys(keys)), plain=plain)
-        parsed = _all_plain if plain else _all_stored
-        return Question(statement, lambda rows: parsed(asks, keys, rows))
+        names = dict(zip(keys, (ask.key for ask in asks), strict=True))
+        if any(ask.tags is None or ask.tags for ask in asks):
+            statement = self._dialect.read(self._namespace, list(names))
+            return Question(statement, lambda rows: _all_stored(asks, keys, rows))
+        statement = self._dialect.read(self._namespace, list(names), plain=True)
+        return Question(statement, lambda rows: _all_plain(names, keys, rows))
 
     def lease(self, asks: Sequence[Ask], ttl: float, patient: bool) -> Job[list[Basis | Leased]]:
         """As `Operations.lease`."""
@@ -236,15 +238,15 @@ def _plain(key: str, token: str, run: str, payload: bytes) -> Stored:
 
 
 def _all_plain(
-    asks: Sequence[Ask], keys: Sequence[str], rows: Sequence[Row]
+    names: Mapping[str, str], keys: Sequence[str], rows: Sequence[Row]
 ) -> list[Stored | None]:
-    """Return the answers to asks for values without tags; ``keys`` are theirs, folded."""
-    found = {row[3]: row for row in rows}
-    answers: list[Stored | None] = []
-    for ask, key in zip(asks, keys, strict=True):
-        row = found.get(key)
-        answers.append(None if row is None else _plain(ask.key, row[0], row[1], row[2]))
-    return answers
+    """Return the answers to asks for values without tags; ``names`` are the keys unfolded."""
+    found: dict[str, Stored] = {}
+    current = b""
+    for token, run, payload, key in rows:
+        current = current or bytes.fromhex(run)  # it is that of them all, or they were not found
+        found[key] = Stored(payload, Basis(names[key], bytes.fromhex(token), (), current))
+    return [found.get(key) for key in keys]
 
 
 def _all_stored(
