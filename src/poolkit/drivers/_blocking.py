@@ -55,7 +55,6 @@ class SQLiteSync:
 
     def _begin(self) -> None:
         self._gate = gate_of(self.path)
-        self._lock = threading.Lock()
         # Apart: to turn a reader into a writer makes SQLite forget every prepared statement.
         self._spare: dict[bool, list[sqlite3.Connection]] = {False: [], True: []}
 
@@ -126,12 +125,17 @@ class SQLiteSync:
 
     def close(self) -> None:
         """Close every connection; one in use is closed when its user is done."""
-        with self._lock:
-            self._closed = True
-            spare = [*self._spare[False], *self._spare[True]]
-            self._spare = {False: [], True: []}
-        for connection in spare:
-            connection.close()
+        self._closed = True
+        self._close_spare()
+
+    def _close_spare(self) -> None:
+        for spare in self._spare.values():
+            while spare:
+                try:
+                    connection = spare.pop()
+                except IndexError:
+                    break  # another thread does the same
+                connection.close()
 
     def _run(self, sql: str, work: Callable[[sqlite3.Connection], T], *, writes: bool = False) -> T:
         limit = self.options.busy_timeout
@@ -158,23 +162,22 @@ class SQLiteSync:
             self._give_back(connection, writable=writable)
 
     def _take(self, *, writable: bool) -> sqlite3.Connection:
-        with self._lock:
-            if self._closed:
-                raise PoolClosed(f"the SQLite database {self.path!r} was closed here")
-            spare = self._spare[writable]
-            if spare:
-                return spare.pop()
+        if self._closed:
+            raise PoolClosed(f"the SQLite database {self.path!r} was closed here")
+        try:
+            return self._spare[writable].pop()
+        except IndexError:
+            pass
         connection = open_database(self.path, self.options)
         if not writable:
             connection.execute("PRAGMA query_only=1")
         return connection
 
     def _give_back(self, connection: sqlite3.Connection, *, writable: bool) -> None:
-        with self._lock:
-            if not self._closed:
-                self._spare[writable].append(connection)
-                return
-        connection.close()
+        """Spare a connection. Lists of spare ones need no lock: who is late to `close` closes."""
+        self._spare[writable].append(connection)
+        if self._closed:
+            self._close_spare()
 
     def _enter(self) -> Ticket:
         holder, me = self._gate.holder, threading.get_ident()

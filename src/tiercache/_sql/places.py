@@ -98,13 +98,14 @@ class PostgresPlace:
 
     async def ask(self, question: Question[T]) -> T:
         """Ask a question on one connection."""
+        (sql, args), answer = question
         pool = (self._pools.held() or await self._pools.get()).pool
         borrow = pool.take() or await pool.lend(self._timeout)
         try:
-            rows = await borrow.fetch(*question.statement, None)
+            rows = await borrow.fetch(sql, args, None)
         finally:
             borrow.end()
-        return question.answer(rows)
+        return answer(rows)
 
     def line(self, channel: str, heard: Callable[[str], bool]) -> Line:
         """Return a connection apart, for the running loop, which hears what is notified."""
@@ -157,12 +158,12 @@ class SqlitePlace:
 
     async def ask(self, question: Question[T]) -> T:
         """Ask a question in a thread."""
+        (sql, args), answer = question
         crews = self._crews.held() or await self._crews.get()
-        sql, args = question.statement
         rows: Sequence[Row] = await crews.reading.run(
             lambda work: () if work.cancelled else self._usual.get().fetch(sql, *args)
         )
-        return question.answer(rows)
+        return answer(rows)
 
     def face(self) -> Face:
         """Return blocking connections apart, for one who watches the file; he closes them."""
@@ -174,8 +175,8 @@ class SqlitePlace:
 
     def ask_here(self, question: Question[T]) -> T:
         """Ask a question in the caller's thread."""
-        sql, args = question.statement
-        return question.answer(self._usual.get().fetch(sql, *args))
+        (sql, args), answer = question
+        return answer(self._usual.get().fetch(sql, *args))
 
     async def aclose(self) -> None:
         """Let the threads end and close the connections."""
@@ -208,7 +209,12 @@ class Face:
 
     def get(self) -> SyncFace:
         """Return the face, open."""
-        file = _identity(self._driver.path)
+        try:
+            status = os.stat(self._driver.path)
+        except OSError:
+            file = None
+        else:
+            file = status.st_dev, status.st_ino
         face, known = self._open
         if face is not None and file == known:
             return face
@@ -229,15 +235,6 @@ class Face:
             self._open = None, known
         if face is not None:
             face.close()
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    """Return what tells one file from the next of that name; None if there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 class _Crews:

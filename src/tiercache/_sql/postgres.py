@@ -24,6 +24,7 @@ from tiercache._sql.program import (
     Lease,
     Position,
     Program,
+    Reading,
     Replacement,
     Row,
     Statement,
@@ -81,12 +82,12 @@ class Postgres:
             for sql in self.schema():
                 yield Statement(sql)
 
-    def read(self, namespace: str, keys: list[str], *, plain: bool = False) -> Statement:
+    def read(self, namespace: str, keys: list[str], plain: bool = False) -> Reading:
         """Ask for the values that are readable."""
         if len(keys) == 1:
             sql = self._sql.read_plain if plain else self._sql.read_one
-            return Statement(sql, (namespace, keys[0]))
-        return Statement(self._sql.read_all_plain if plain else self._sql.read, (namespace, keys))
+            return sql, (namespace, keys[0])
+        return self._sql.read_all_plain if plain else self._sql.read, (namespace, keys)
 
     def lease(
         self, namespace: str, tags: Mapping[str, str], leases: list[Lease], ttl: float

@@ -54,15 +54,20 @@ class Job(NamedTuple, Generic[T]):
     """It is one transaction, or wrong."""
 
 
-class Question(NamedTuple, Generic[T]):
-    """One statement that reads, so it sees one moment; ``answer`` says what its rows mean."""
+Reading = tuple[str, tuple[object, ...]]
+"""A statement that reads, so it sees one moment, and its parameters.
 
-    statement: Statement
-    answer: Callable[[Sequence[Row]], T]
+Plain: each read makes one, and a named tuple would cost more to make than all its parts.
+"""
 
-    def program(self) -> Program[T]:
-        """Be a program that asks this and nothing else."""
-        return self.answer((yield self.statement))
+Question = tuple[Reading, Callable[[Sequence[Row]], T]]
+"""What is read, and what its rows mean."""
+
+
+def program_of(question: Question[T]) -> Program[T]:
+    """Return the program that asks this and nothing else."""
+    reading, answer = question
+    return answer((yield Statement(*reading)))
 
 
 class Lease(NamedTuple):
@@ -131,7 +136,7 @@ class Dialect(Protocol):
         """Make what is missing of the schema; runs in a transaction, maybe beside others."""
         ...
 
-    def read(self, namespace: str, keys: list[str], *, plain: bool = False) -> Statement:
+    def read(self, namespace: str, keys: list[str], plain: bool = False) -> Reading:
         """Ask for the values that are readable: their run and their tags' tokens are current.
 
         The rows, in any order, are ``token, run, payload, key, tags, names``. ``plain`` asks only

@@ -23,6 +23,7 @@ from tiercache._sql.program import (
     Lease,
     Position,
     Program,
+    Reading,
     Replacement,
     Statement,
     Swept,
@@ -89,13 +90,13 @@ class Sqlite:
         for sql in self.schema():
             yield Statement(sql)
 
-    def read(self, namespace: str, keys: list[str], *, plain: bool = False) -> Statement:
+    def read(self, namespace: str, keys: list[str], plain: bool = False) -> Reading:
         """Ask for the values that are readable."""
         if len(keys) == 1:
             sql = self._sql.read_plain if plain else self._sql.read_one
-            return Statement(sql, (namespace, keys[0], time()))
+            return sql, (namespace, keys[0], time())
         sql = self._sql.read_all_plain if plain else self._sql.read
-        return Statement(sql, (namespace, json.dumps(keys), time()))
+        return sql, (namespace, json.dumps(keys), time())
 
     def lease(
         self, namespace: str, tags: Mapping[str, str], leases: list[Lease], ttl: float

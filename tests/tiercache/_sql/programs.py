@@ -8,7 +8,16 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from tiercache._sql.program import Dialect, Lease, Program, Replacement, Row, Statement, Value
+from tiercache._sql.program import (
+    Dialect,
+    Lease,
+    Program,
+    Reading,
+    Replacement,
+    Row,
+    Statement,
+    Value,
+)
 
 T = TypeVar("T")
 
@@ -88,6 +97,6 @@ async def readable(run: Run, dialect: Dialect, *keys: str) -> list[str]:
     return sorted(row[3] for row in rows)
 
 
-def asked(statement: Statement) -> Program[Sequence[Row]]:
-    """Be a program that returns the rows of one statement."""
-    return (yield statement)
+def asked(reading: Reading) -> Program[Sequence[Row]]:
+    """Be a program that returns the rows of what is read."""
+    return (yield Statement(*reading))

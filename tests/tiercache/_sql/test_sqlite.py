@@ -150,8 +150,8 @@ async def test_every_statement_finds_its_rows_by_index(run: OnSqlite, dialect: S
     await load(run, dialect, "a", "t")
     await run(dialect.put("app", ["t"], [value("a", {"": "r", "t": "x"})]))
     for plain in (False, True):
-        await run(asked(dialect.read("app", ["a"], plain=plain)))
-        await run(asked(dialect.read("app", ["a", "b"], plain=plain)))
+        await run(asked(dialect.read("app", ["a"], plain)))
+        await run(asked(dialect.read("app", ["a", "b"], plain)))
     await run(dialect.release("app", [Lease("a", "a")]))
     await run(dialect.delete_keys("app", ["a"]))
     await run(dialect.delete_tags("app", ["t"]))

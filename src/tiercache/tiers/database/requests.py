@@ -40,17 +40,17 @@ class Requests:
             [ask] = asks
             folded = fold(ask.key)
             if ask.tags is None or ask.tags:
-                statement = self._dialect.read(self._namespace, [folded])
-                return Question(statement, lambda rows: [_stored(ask, rows[0]) if rows else None])
-            statement = self._dialect.read(self._namespace, [folded], plain=True)
-            return Question(statement, lambda rows: [_plain(ask.key, *rows[0]) if rows else None])
+                reading = self._dialect.read(self._namespace, [folded])
+                return reading, lambda rows: [_stored(ask, rows[0]) if rows else None]
+            reading = self._dialect.read(self._namespace, [folded], True)
+            return reading, lambda rows: [_plain(ask.key, *rows[0]) if rows else None]
         keys = [fold(ask.key) for ask in asks]
         names = dict(zip(keys, (ask.key for ask in asks), strict=True))
         if any(ask.tags is None or ask.tags for ask in asks):
-            statement = self._dialect.read(self._namespace, list(names))
-            return Question(statement, lambda rows: _all_stored(asks, keys, rows))
-        statement = self._dialect.read(self._namespace, list(names), plain=True)
-        return Question(statement, lambda rows: _all_plain(names, keys, rows))
+            reading = self._dialect.read(self._namespace, list(names))
+            return reading, lambda rows: _all_stored(asks, keys, rows)
+        reading = self._dialect.read(self._namespace, list(names), True)
+        return reading, lambda rows: _all_plain(names, keys, rows)
 
     def lease(self, asks: Sequence[Ask], ttl: float, patient: bool) -> Job[list[Basis | Leased]]:
         """As `Operations.lease`."""

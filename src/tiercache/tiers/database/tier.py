@@ -14,7 +14,7 @@ from tiercache._sql.faults import explain
 from tiercache._sql.names import Tables
 from tiercache._sql.places import Place, SqlitePlace, place_of
 from tiercache._sql.postgres import Postgres
-from tiercache._sql.program import START, VERSION, Dialect, Job, Need, Statement
+from tiercache._sql.program import START, VERSION, Dialect, Job, Need, Statement, program_of
 from tiercache._sql.sqlite import Sqlite
 from tiercache.errors import PolicyError, TierError
 from tiercache.tiers.base import Ask, Basis, Blocking, Fill, Filled, Kind, Leased, Put, Stored
@@ -238,7 +238,7 @@ class DatabaseTier:
     def reading(self, asks: Sequence[Ask]) -> Job[list[Stored | None]]:
         """Return a read as a job, for all that is not one statement which succeeds at once."""
         requests = self.requests
-        return Job("read", lambda: requests.read(asks).program(), Need.READ)
+        return Job("read", lambda: program_of(requests.read(asks)), Need.READ)
 
     async def _run(self, job: Job[T], failed: Exception | None = None) -> T:
         """Do a job on the running loop; ``failed`` is how its first attempt ended already."""
