@@ -208,6 +208,23 @@ class TierContract:
         await tier.invalidate([], ["u"])
         assert await payload_of(tier, "a", None) is None
 
+    async def test_a_batch_answers_each_ask_by_its_own_tags(self, tier: RemoteTier) -> None:
+        """Asks with tags, with none and with unknown ones go together, one key more than once."""
+        await load(tier, "a", b"A")
+        await load(tier, "b", b"B", ("t",))
+        plain = [Ask("b", ()), Ask("a", ()), Ask("c", ()), Ask("a", ())]
+        mixed = [Ask("b", ("t",)), Ask("a", None), Ask("a", ("t",)), Ask("b", ()), Ask("b", None)]
+        for asks, expected in [
+            (plain, [None, b"A", None, b"A"]),
+            (mixed, [b"B", b"A", None, None, b"B"]),
+        ]:
+            found = await tier.read(asks)
+            assert [stored and stored.payload for stored in found] == expected
+            assert all(
+                stored is None or stored.basis.key == ask.key
+                for ask, stored in zip(asks, found, strict=True)
+            )
+
     async def test_invalidating_a_tag_ends_all_its_entries(
         self, tier: RemoteTier, peer: RemoteTier
     ) -> None:

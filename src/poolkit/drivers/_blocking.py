@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from poolkit.drivers._lite import (
     SQLiteOptions,
     execute,
     execute_many,
+    is_busy,
     is_readonly,
     open_database,
     patiently,
@@ -27,6 +29,8 @@ from poolkit.drivers._lite import (
 from poolkit.errors import AcquireTimeout, PoolClosed, TransactionError
 
 T = TypeVar("T")
+
+_faces: weakref.WeakSet[SQLiteSync] = weakref.WeakSet()
 
 
 class SQLiteSync:
@@ -45,12 +49,12 @@ class SQLiteSync:
         """Whatever has to live as long as this does."""
         self._closed = False
         self._inherited: list[object] = []
+        """The connections of a parent process: closing them here would drop its locks."""
         self._begin()
+        _faces.add(self)
 
     def _begin(self) -> None:
-        self._process = os.getpid()
         self._gate = gate_of(self.path)
-        self._lock = threading.Lock()
         # Apart: to turn a reader into a writer makes SQLite forget every prepared statement.
         self._spare: dict[bool, list[sqlite3.Connection]] = {False: [], True: []}
 
@@ -78,7 +82,18 @@ class SQLiteSync:
 
     def fetch(self, sql: str, *args: Any) -> list[Any]:
         """Return all rows."""
-        return self._run(sql, lambda connection: connection.execute(rewrite(sql), args).fetchall())
+        text = rewrite(sql)
+        if read(sql).kind is Kind.READ:
+            # The usual case, by itself: what `_run` is prepared for costs as much as a point read.
+            connection = self._take(writable=False)
+            try:
+                return connection.execute(text, args).fetchall()
+            except sqlite3.OperationalError as error:
+                if not (is_busy(error) or is_readonly(error)):
+                    raise
+            finally:
+                self._give_back(connection, writable=False)
+        return self._run(sql, lambda connection: connection.execute(text, args).fetchall())
 
     def fetchrow(self, sql: str, *args: Any) -> LiteRow | None:
         """Return the first row."""
@@ -110,12 +125,17 @@ class SQLiteSync:
 
     def close(self) -> None:
         """Close every connection; one in use is closed when its user is done."""
-        with self._lock:
-            self._closed = True
-            spare = [*self._spare[False], *self._spare[True]]
-            self._spare = {False: [], True: []}
-        for connection in spare:
-            connection.close()
+        self._closed = True
+        self._close_spare()
+
+    def _close_spare(self) -> None:
+        for spare in self._spare.values():
+            while spare:
+                try:
+                    connection = spare.pop()
+                except IndexError:
+                    break  # another thread does the same
+                connection.close()
 
     def _run(self, sql: str, work: Callable[[sqlite3.Connection], T], *, writes: bool = False) -> T:
         limit = self.options.busy_timeout
@@ -135,27 +155,29 @@ class SQLiteSync:
 
     @contextmanager
     def _connection(self, *, writable: bool) -> Iterator[sqlite3.Connection]:
-        if os.getpid() != self._process:
-            self._inherited.append(self._spare)  # of the parent, whose locks closing would drop
-            self._begin()
-        with self._lock:
-            if self._closed:
-                raise PoolClosed(f"the SQLite database {self.path!r} was closed here")
-            spare = self._spare[writable]
-            connection = spare.pop() if spare else None
-        if connection is None:
-            connection = open_database(self.path, self.options)
-            if not writable:
-                connection.execute("PRAGMA query_only=1")
+        connection = self._take(writable=writable)
         try:
             yield connection
         finally:
-            with self._lock:
-                if not self._closed:
-                    self._spare[writable].append(connection)
-                    connection = None
-            if connection is not None:
-                connection.close()
+            self._give_back(connection, writable=writable)
+
+    def _take(self, *, writable: bool) -> sqlite3.Connection:
+        if self._closed:
+            raise PoolClosed(f"the SQLite database {self.path!r} was closed here")
+        try:
+            return self._spare[writable].pop()
+        except IndexError:
+            pass
+        connection = open_database(self.path, self.options)
+        if not writable:
+            connection.execute("PRAGMA query_only=1")
+        return connection
+
+    def _give_back(self, connection: sqlite3.Connection, *, writable: bool) -> None:
+        """Spare a connection. Lists of spare ones need no lock: who is late to `close` closes."""
+        self._spare[writable].append(connection)
+        if self._closed:
+            self._close_spare()
 
     def _enter(self) -> Ticket:
         holder, me = self._gate.holder, threading.get_ident()
@@ -180,6 +202,16 @@ class SQLiteSync:
             f"keep transactions short, or raise writer_timeout",
             timeout=limit,
         )
+
+
+def _after_fork() -> None:
+    """Give the child faces without connections, and with a lock that nobody holds."""
+    for face in list(_faces):
+        face._inherited.append(face._spare)
+        face._begin()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class SyncTransaction:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Callable
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 CLOSE_TIMEOUT: Final = 5.0
 """Seconds that another loop is given to close what is its own."""
@@ -35,20 +36,21 @@ class PerLoop(Generic[C]):
         self._make = make
         self._lock = threading.Lock()
         self._held: dict[asyncio.AbstractEventLoop, tuple[C, AsyncGenerator[None, None]]] = {}
-        self._process = os.getpid()
         self._inherited: list[object] = []
+        _everywhere.add(self)
+
+    def held(self) -> C | None:
+        """Return the one of the running loop, if it has one already."""
+        held = self._held.get(asyncio.get_running_loop())
+        return None if held is None else held[0]
 
     async def get(self) -> C:
         """Return the one of the running loop."""
+        held = self.held()
+        if held is not None:
+            return held
         loop = asyncio.get_running_loop()
-        held = self._held.get(loop)
-        if held is not None and self._process == os.getpid():
-            return held[0]
         with self._lock:
-            if self._process != os.getpid():
-                self._process = os.getpid()
-                self._inherited.append(self._held)
-                self._held = {}
             self._held = {each: its for each, its in self._held.items() if not each.is_closed()}
             made = self._make()
             keeper = _close_with_loop(made)
@@ -57,12 +59,16 @@ class PerLoop(Generic[C]):
         await anext(keeper)
         return made
 
+    def leave_to_parent(self) -> None:
+        """Begin anew, in a child after a fork; nobody holds the lock here."""
+        self._inherited.append(self._held)
+        self._held = {}
+        self._lock = threading.Lock()
+
     async def aclose(self) -> None:
         """Close what the loops that still run have, each on its own loop."""
         with self._lock:
             held, self._held = self._held, {}
-        if self._process != os.getpid():
-            return
         elsewhere = []
         for loop, (_, keeper) in held.items():
             if loop is asyncio.get_running_loop():
@@ -73,6 +79,17 @@ class PerLoop(Generic[C]):
         if elsewhere:
             # A loop that stops at this very moment would never answer.
             await asyncio.wait(elsewhere, timeout=CLOSE_TIMEOUT)
+
+
+_everywhere: weakref.WeakSet[PerLoop[Any]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for each in list(_everywhere):
+        each.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 async def _close_with_loop(held: Closes) -> AsyncGenerator[None, None]:

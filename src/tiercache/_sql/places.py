@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar, cast
 
 from tiercache._sql.line import Line
 from tiercache._sql.per_loop import PerLoop
-from tiercache._sql.program import Job, Need, Program, Row
+from tiercache._sql.program import Job, Need, Program, Question, Row
 
 if TYPE_CHECKING:
     from poolkit import Pool
     from poolkit.driver import SyncFace
     from poolkit.drivers._crew import Crew
+    from poolkit.drivers._crew import Job as Work
     from poolkit.drivers.sqlite import SQLiteDriver
 
 T = TypeVar("T")
@@ -47,6 +48,10 @@ class Place(Protocol):
 
     async def run(self, job: Job[T]) -> T:
         """Do a job on the running loop; errors are the pool's and the driver's."""
+        ...
+
+    async def ask(self, question: Question[T]) -> T:
+        """Ask a question on the running loop, with the same errors: it needs no more than rows."""
         ...
 
     async def aclose(self) -> None:
@@ -90,6 +95,17 @@ class PostgresPlace:
                 return await _drive(program, transaction.fetch)
         async with pool.acquire(timeout=self._timeout) as connection:
             return await _drive(program, connection.fetch)
+
+    async def ask(self, question: Question[T]) -> T:
+        """Ask a question on one connection."""
+        (sql, args), answer = question
+        pool = (self._pools.held() or await self._pools.get()).pool
+        borrow = pool.take() or await pool.lend(self._timeout)
+        try:
+            rows = await borrow.fetch(sql, args, None)
+        finally:
+            borrow.end()
+        return answer(rows)
 
     def line(self, channel: str, heard: Callable[[str], bool]) -> Line:
         """Return a connection apart, for the running loop, which hears what is notified."""
@@ -138,7 +154,16 @@ class SqlitePlace:
         """Do a job in a thread."""
         crews = await self._crews.get()
         crew = crews.reading if job.need is Need.READ else crews.writing
-        return await crew.run(lambda given_up: self._do(job, given_up))
+        return await crew.run(lambda work: self._do(job, lambda: work.cancelled))
+
+    async def ask(self, question: Question[T]) -> T:
+        """Ask a question in a thread."""
+        (sql, args), answer = question
+        crews = self._crews.held() or await self._crews.get()
+        rows: Sequence[Row] = await crews.reading.run(
+            lambda work: () if work.cancelled else self._usual.get().fetch(sql, *args)
+        )
+        return answer(rows)
 
     def face(self) -> Face:
         """Return blocking connections apart, for one who watches the file; he closes them."""
@@ -147,6 +172,11 @@ class SqlitePlace:
     def run_here(self, job: Job[T]) -> T:
         """Do a job in the caller's thread."""
         return self._do(job, lambda: False)
+
+    def ask_here(self, question: Question[T]) -> T:
+        """Ask a question in the caller's thread."""
+        (sql, args), answer = question
+        return answer(self._usual.get().fetch(sql, *args))
 
     async def aclose(self) -> None:
         """Let the threads end and close the connections."""
@@ -168,50 +198,43 @@ class Face:
 
     A file that was deleted or replaced lives on for those who have it open, out of sight of others:
     its invalidations would not reach them. So every use looks whether the path still leads there.
-    A child process after a fork has connections of its own.
+    (A child process after a fork has connections of its own: `SyncFace` sees to that.)
     """
 
     def __init__(self, driver: SQLiteDriver) -> None:
         self._driver = driver
         self._lock = threading.Lock()
-        self._face: SyncFace | None = None
-        self._file: tuple[int, int] | None = None
-        self._process = os.getpid()
-        self._inherited: list[SyncFace | None] = []
+        self._open: tuple[SyncFace | None, tuple[int, int] | None] = (None, None)
+        """The face, and what file it is of."""
 
     def get(self) -> SyncFace:
         """Return the face, open."""
-        file = _identity(self._driver.path)
+        try:
+            status = os.stat(self._driver.path)
+        except OSError:
+            file = None
+        else:
+            file = status.st_dev, status.st_ino
+        face, known = self._open
+        if face is not None and file == known:
+            return face
         with self._lock:
-            if self._process != os.getpid():
-                # Closing the parent's connections here would undo its locks and its log.
-                self._inherited.append(self._face)
-                self._process, self._face = os.getpid(), None
-            face = self._face
-            if face is not None and file != self._file and self._file is not None:
+            face, known = self._open
+            if face is not None and file != known and known is not None:
                 face.close()
                 face = None
             if face is None:
-                face = self._face = self._driver.sync()
-            self._file = file
+                face = self._driver.sync()
+            self._open = face, file
             return face
 
     def close(self) -> None:
         """Close; what is under way comes to its end first."""
         with self._lock:
-            face = self._face if self._process == os.getpid() else None
-            self._face = None
+            face, known = self._open
+            self._open = None, known
         if face is not None:
             face.close()
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    """Return what tells one file from the next of that name; None if there is none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 class _Crews:
@@ -241,9 +264,9 @@ class _Crew:
         loop = asyncio.get_running_loop()
         self._crew: Crew = Crew(loop, limit=threads, name="tiercache-sqlite")
 
-    async def run(self, work: Callable[[Callable[[], bool]], T]) -> T:
-        """Have ``work(given_up)`` done; ``given_up()`` tells it that nobody waits any more."""
-        job = self._crew.submit(lambda job: work(lambda: job.cancelled))
+    async def run(self, work: Callable[[Work], T]) -> T:
+        """Have ``work(itself)`` done; ``cancelled`` tells it that nobody waits any more."""
+        job = self._crew.submit(work)
         try:
             return cast("T", await job.future)
         except asyncio.CancelledError:

@@ -54,15 +54,20 @@ class Job(NamedTuple, Generic[T]):
     """It is one transaction, or wrong."""
 
 
-class Found(NamedTuple):
-    """A value whose run and tag tokens are current, as it is stored."""
+Reading = tuple[str, tuple[object, ...]]
+"""A statement that reads, so it sees one moment, and its parameters.
 
-    key: str
-    token: str
-    run: str
-    tags: str
-    names: str | None
-    payload: bytes
+Plain: each read makes one, and a named tuple would cost more to make than all its parts.
+"""
+
+Question = tuple[Reading, Callable[[Sequence[Row]], T]]
+"""What is read, and what its rows mean."""
+
+
+def program_of(question: Question[T]) -> Program[T]:
+    """Return the program that asks this and nothing else."""
+    reading, answer = question
+    return answer((yield Statement(*reading)))
 
 
 class Lease(NamedTuple):
@@ -131,8 +136,12 @@ class Dialect(Protocol):
         """Make what is missing of the schema; runs in a transaction, maybe beside others."""
         ...
 
-    def read(self, namespace: str, keys: list[str]) -> Program[list[Found]]:
-        """Return the values that are readable, in any order."""
+    def read(self, namespace: str, keys: list[str], plain: bool = False) -> Reading:
+        """Ask for the values that are readable: their run and their tags' tokens are current.
+
+        The rows, in any order, are ``token, run, payload, key, tags, names``. ``plain`` asks only
+        for values without tags: the rows end with the key, and with the payload for a single one.
+        """
         ...
 
     def lease(

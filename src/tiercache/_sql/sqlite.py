@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from time import time
 from typing import Final, NamedTuple
 
 from tiercache._sql.names import RUN, Tables
@@ -18,11 +19,11 @@ from tiercache._sql.program import (
     GRACE,
     START,
     VERSION,
-    Found,
     Held,
     Lease,
     Position,
     Program,
+    Reading,
     Replacement,
     Statement,
     Swept,
@@ -89,13 +90,13 @@ class Sqlite:
         for sql in self.schema():
             yield Statement(sql)
 
-    def read(self, namespace: str, keys: list[str]) -> Program[list[Found]]:
-        """Return the values that are readable, in one statement."""
+    def read(self, namespace: str, keys: list[str], plain: bool = False) -> Reading:
+        """Ask for the values that are readable."""
         if len(keys) == 1:
-            rows = yield Statement(self._sql.read_one, (namespace, keys[0]))
-        else:
-            rows = yield Statement(self._sql.read, (namespace, json.dumps(keys)))
-        return [Found(*row) for row in rows]
+            sql = self._sql.read_plain if plain else self._sql.read_one
+            return sql, (namespace, keys[0], time())
+        sql = self._sql.read_all_plain if plain else self._sql.read
+        return sql, (namespace, json.dumps(keys), time())
 
     def lease(
         self, namespace: str, tags: Mapping[str, str], leases: list[Lease], ttl: float
@@ -229,6 +230,8 @@ class _Statements(NamedTuple):
     version: str
     read: str
     read_one: str
+    read_plain: str
+    read_all_plain: str
     tokens: str
     make_tags: str
     keep_tags: str
@@ -245,11 +248,17 @@ class _Statements(NamedTuple):
     delete_dead: str
 
 
+def _of_this_run(tables: Tables, row: str, namespace: str) -> str:
+    """Return the condition that the run of ``row`` is the current one."""
+    return f"""{row}.run = (
+        SELECT r.token FROM {tables.tag} AS r
+        WHERE r.namespace = {namespace} AND r.tag = '{RUN}')"""
+
+
 def _readable(tables: Tables, row: str, namespace: str) -> str:
     """Return the condition that the run and all tag tokens of ``row`` are the current ones."""
     return f"""
-      {row}.run = (
-        SELECT r.token FROM {tables.tag} AS r WHERE r.namespace = {namespace} AND r.tag = '{RUN}')
+      {_of_this_run(tables, row, namespace)}
       AND ({row}.tags = '{{}}' OR NOT EXISTS (
         SELECT 1 FROM json_each({row}.tags) AS s
         LEFT JOIN {tables.tag} AS t ON t.namespace = {namespace} AND t.tag = s.key
@@ -259,19 +268,30 @@ def _readable(tables: Tables, row: str, namespace: str) -> str:
 def _statements(tables: Tables) -> _Statements:
     """Write the statements; the names were checked by `Tables.of`."""
     entry, tag, meta = tables.of_tier
-    columns = "e.key, e.token, e.run, e.tags, e.names, e.payload"
-    current = f"""e.payload IS NOT NULL AND e.expires > {_NOW}
-      AND {_readable(tables, "e", "$1")}"""
+    whole = _readable(tables, "e", "$1")
+    plain = f"e.tags = '{{}}' AND {_of_this_run(tables, 'e', '$1')}"
+
+    def values_of(key: str, condition: str) -> str:
+        # The time is a parameter here: to ask SQLite for it costs more than to compare the run.
+        return f"""
+    WHERE e.namespace = $1 AND e.key = {key} AND e.payload IS NOT NULL AND e.expires > $3
+      AND {condition}"""
+
+    one = f"FROM {entry} AS e"
+    each = f"FROM json_each($2) AS k CROSS JOIN {entry} AS e"
     return _Statements(
         exists="""
     SELECT count(*), sqlite_version() FROM sqlite_master
     WHERE type = 'table' AND name IN ($1, $2, $3)""",
         version=f"SELECT value FROM {meta} WHERE name = 'schema'",
         read=f"""
-    SELECT {columns} FROM json_each($2) AS k CROSS JOIN {entry} AS e
-    WHERE e.namespace = $1 AND e.key = k.value AND {current}""",
+    SELECT e.token, e.run, e.payload, e.key, e.tags, e.names {each}{values_of("k.value", whole)}""",
         read_one=f"""
-    SELECT {columns} FROM {entry} AS e WHERE e.namespace = $1 AND e.key = $2 AND {current}""",
+    SELECT e.token, e.run, e.payload, e.key, e.tags, e.names {one}{values_of("$2", whole)}""",
+        read_plain=f"""
+    SELECT e.token, e.run, e.payload {one}{values_of("$2", plain)}""",
+        read_all_plain=f"""
+    SELECT e.token, e.run, e.payload, e.key {each}{values_of("k.value", plain)}""",
         tokens=f"""
     SELECT t.tag, t.token FROM json_each($2) AS k CROSS JOIN {tag} AS t
     WHERE t.namespace = $1 AND t.tag = k.value""",

@@ -8,7 +8,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from tiercache._sql.program import Dialect, Lease, Program, Replacement, Statement, Value
+from tiercache._sql.program import (
+    Dialect,
+    Lease,
+    Program,
+    Reading,
+    Replacement,
+    Row,
+    Statement,
+    Value,
+)
 
 T = TypeVar("T")
 
@@ -84,4 +93,10 @@ async def load(
 
 async def readable(run: Run, dialect: Dialect, *keys: str) -> list[str]:
     """Return which of the keys can be read."""
-    return sorted(found.key for found in await run(dialect.read("app", list(keys))))
+    rows = await run(asked(dialect.read("app", list(keys))))
+    return sorted(row[3] for row in rows)
+
+
+def asked(reading: Reading) -> Program[Sequence[Row]]:
+    """Be a program that returns the rows of what is read."""
+    return (yield Statement(*reading))

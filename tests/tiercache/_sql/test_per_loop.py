@@ -90,7 +90,10 @@ def test_a_child_process_begins_with_none() -> None:
 
 
 def own_in_a_child(things: PerLoop[Thing], parents: Thing) -> bool:
-    """Say whether a new loop gets a new one and the parent's is not closed."""
+    """Say whether a new loop gets a new one, the parent's is not closed, and not there any more."""
+    asyncio.events._set_running_loop(parents.made_on)
+    left_alone = things.held() is None
+    asyncio.events._set_running_loop(None)
     made: list[Thing] = []
 
     async def ask() -> None:
@@ -100,4 +103,4 @@ def own_in_a_child(things: PerLoop[Thing], parents: Thing) -> bool:
     thread = threading.Thread(target=lambda: asyncio.run(ask()))
     thread.start()
     thread.join(10)
-    return made[0] is not parents and parents.closed_on == []
+    return left_alone and made[0] is not parents and parents.closed_on == []

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from tests.servers.postgres import PostgresServer
 from tests.tiercache._sql.dialect import DialectContract
-from tests.tiercache._sql.programs import OnPostgres, Run, lease, load, readable, value
+from tests.tiercache._sql.programs import OnPostgres, Run, asked, lease, load, readable, value
 from tiercache._sql.names import Tables
 from tiercache._sql.postgres import Postgres
 from tiercache._sql.program import START, VERSION, Lease, Program, Replacement, Statement
@@ -270,7 +270,9 @@ async def test_every_statement_finds_its_rows_by_index(run: OnPostgres, dialect:
     await run.connection.execute("ANALYZE tiercache_entry, tiercache_tag")
     run.seen.clear()
     await load(run, dialect, "a", "t")
-    await run(dialect.read("app", ["a"]))
+    for plain in (False, True):
+        await run(asked(dialect.read("app", ["a"], plain)))
+        await run(asked(dialect.read("app", ["a", "b"], plain)))
     await run(dialect.release("app", [Lease("a", "a")]))
     await run(dialect.delete_keys("app", ["a"]))
     await run(dialect.delete_tags("app", ["t"]))

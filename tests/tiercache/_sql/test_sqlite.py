@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.tiercache._sql.dialect import DialectContract
-from tests.tiercache._sql.programs import OnSqlite, Run, load, readable
+from tests.tiercache._sql.programs import OnSqlite, Run, asked, load, readable
 from tiercache._sql.names import Tables
 from tiercache._sql.program import START, Lease, Statement
 from tiercache._sql.sqlite import Sqlite
@@ -67,7 +67,9 @@ async def test_names_of_json_come_back(run: OnSqlite, dialect: Sqlite) -> None:
 async def test_every_statement_finds_its_rows_by_index(run: OnSqlite, dialect: Sqlite) -> None:
     """No statement of a request scans a table, however many entries there are."""
     await load(run, dialect, "a", "t")
-    await run(dialect.read("app", ["a"]))
+    for plain in (False, True):
+        await run(asked(dialect.read("app", ["a"], plain)))
+        await run(asked(dialect.read("app", ["a", "b"], plain)))
     await run(dialect.release("app", [Lease("a", "a")]))
     await run(dialect.delete_keys("app", ["a"]))
     await run(dialect.delete_tags("app", ["t"]))

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from tiercache._sql.names import RUN, fold
 from tiercache._sql.program import (
     Dialect,
-    Found,
     Held,
     Job,
     Lease,
     Need,
     Program,
+    Question,
     Replacement,
+    Row,
     Statement,
     Value,
 )
@@ -33,9 +34,23 @@ class Requests:
         self._dialect = dialect
         self._namespace = fold(namespace)
 
-    def read(self, asks: Sequence[Ask]) -> Job[list[Stored | None]]:
-        """As `Operations.read`: one statement, whatever is asked."""
-        return Job("read", lambda: self._read(asks), Need.READ)
+    def read(self, asks: Sequence[Ask]) -> Question[list[Stored | None]]:
+        """As `Operations.read`: one statement, whatever is asked; at least one thing has to be."""
+        if len(asks) == 1:
+            [ask] = asks
+            folded = fold(ask.key)
+            if ask.tags is None or ask.tags:
+                reading = self._dialect.read(self._namespace, [folded])
+                return reading, lambda rows: [_stored(ask, rows[0]) if rows else None]
+            reading = self._dialect.read(self._namespace, [folded], True)
+            return reading, lambda rows: [_plain(ask.key, *rows[0]) if rows else None]
+        keys = [fold(ask.key) for ask in asks]
+        names = dict(zip(keys, (ask.key for ask in asks), strict=True))
+        if any(ask.tags is None or ask.tags for ask in asks):
+            reading = self._dialect.read(self._namespace, list(names))
+            return reading, lambda rows: _all_stored(asks, keys, rows)
+        reading = self._dialect.read(self._namespace, list(names), True)
+        return reading, lambda rows: _all_plain(names, keys, rows)
 
     def lease(self, asks: Sequence[Ask], ttl: float, patient: bool) -> Job[list[Basis | Leased]]:
         """As `Operations.lease`."""
@@ -74,18 +89,6 @@ class Requests:
             Need.DURABLE,
             atomic=bool(announced),
         )
-
-    def _read(self, asks: Sequence[Ask]) -> Program[list[Stored | None]]:
-        if not asks:
-            return []
-        if len(asks) == 1:
-            [ask] = asks
-            found = yield from self._dialect.read(self._namespace, [fold(ask.key)])
-            return [_stored(ask, found[0] if found else None)]
-        keys = sorted({fold(ask.key) for ask in asks})
-        found = yield from self._dialect.read(self._namespace, keys)
-        values = {value.key: value for value in found}
-        return [_stored(ask, values.get(fold(ask.key))) for ask in asks]
 
     def _lease(
         self, asks: Sequence[Ask], ttl: float, patient: bool
@@ -212,16 +215,42 @@ def _value(
     )
 
 
-def _stored(ask: Ask, found: Found | None) -> Stored | None:
+def _plain(key: str, token: str, run: str, payload: bytes) -> Stored:
+    """Return the answer that a row without tags is."""
+    return Stored(payload, Basis(key, bytes.fromhex(token), (), bytes.fromhex(run)))
+
+
+def _all_plain(
+    names: Mapping[str, str], keys: Sequence[str], rows: Sequence[Row]
+) -> list[Stored | None]:
+    """Return the answers to asks for values without tags; ``names`` are the keys unfolded."""
+    found: dict[str, Stored] = {}
+    current = b""
+    for token, run, payload, key in rows:
+        current = current or bytes.fromhex(run)  # it is that of them all, or they were not found
+        found[key] = Stored(payload, Basis(names[key], bytes.fromhex(token), (), current))
+    return [found.get(key) for key in keys]
+
+
+def _all_stored(
+    asks: Sequence[Ask], keys: Sequence[str], rows: Sequence[Row]
+) -> list[Stored | None]:
+    """Return the answers to asks of any kind; ``keys`` are theirs, folded."""
+    found = {row[3]: row for row in rows}
+    return [
+        None if (row := found.get(key)) is None else _stored(ask, row)
+        for ask, key in zip(asks, keys, strict=True)
+    ]
+
+
+def _stored(ask: Ask, row: Row) -> Stored | None:
     """Return the answer to one ask: nothing if its tags are not those that are stored."""
-    if found is None:
-        return None
-    if found.tags == "{}" and not ask.tags:
-        basis = Basis(ask.key, bytes.fromhex(found.token), (), bytes.fromhex(found.run))
-        return Stored(found.payload, basis)
-    tokens = json.loads(found.tags)
+    token, run, payload, _, written, folded = row
+    if written == "{}" and not ask.tags:
+        return _plain(ask.key, token, run, payload)
+    tokens = json.loads(written)
     if ask.tags is None:
-        names = json.loads(found.names) if found.names else {}
+        names = json.loads(folded) if folded else {}
         tags = [(names.get(tag, tag), token) for tag, token in tokens.items()]
     else:
         if {fold(tag) for tag in ask.tags} != tokens.keys():
@@ -229,8 +258,8 @@ def _stored(ask: Ask, found: Found | None) -> Stored | None:
         tags = [(tag, tokens[fold(tag)]) for tag in ask.tags]
     basis = Basis(
         ask.key,
-        bytes.fromhex(found.token),
+        bytes.fromhex(token),
         tuple((tag, bytes.fromhex(token)) for tag, token in tags),
-        bytes.fromhex(found.run),
+        bytes.fromhex(run),
     )
-    return Stored(found.payload, basis)
+    return Stored(payload, basis)

@@ -14,7 +14,7 @@ from tiercache._sql.faults import explain
 from tiercache._sql.names import Tables
 from tiercache._sql.places import Place, SqlitePlace, place_of
 from tiercache._sql.postgres import Postgres
-from tiercache._sql.program import START, VERSION, Dialect, Job, Need, Statement
+from tiercache._sql.program import START, VERSION, Dialect, Job, Need, Statement, program_of
 from tiercache._sql.sqlite import Sqlite
 from tiercache.errors import PolicyError, TierError
 from tiercache.tiers.base import Ask, Basis, Blocking, Fill, Filled, Kind, Leased, Stored
@@ -128,6 +128,11 @@ class DatabaseTier:
         return self._tables
 
     @property
+    def ready(self) -> bool:
+        """Whether the schema was found, or made."""
+        return self._ready
+
+    @property
     def blocking(self) -> Blocking | None:
         """The operations in the caller's thread, on SQLite; None on PostgreSQL."""
         place = self._place
@@ -174,7 +179,14 @@ class DatabaseTier:
 
     async def read(self, asks: Sequence[Ask]) -> list[Stored | None]:
         """As `Operations.read`."""
-        return await self._run(self.requests.read(asks))
+        if not asks:
+            return []
+        if not self._ready:
+            return await self._run(self.reading(asks))
+        try:
+            return await self._place.ask(self.requests.read(asks))
+        except Exception as error:  # noqa: BLE001 - `steps` decides what it means
+            return await self._run(self.reading(asks), error)
 
     async def lease(
         self, asks: Sequence[Ask], ttl: float, patient: bool = False
@@ -219,9 +231,14 @@ class DatabaseTier:
             raise RuntimeError(f"no bus publishes through {self!r}: it cannot take events")
         return [Statement(sql, args) for sql, args in self._announce(events)]
 
-    async def _run(self, job: Job[T]) -> T:
-        """Do a job on the running loop."""
-        steps = self.steps(job)
+    def reading(self, asks: Sequence[Ask]) -> Job[list[Stored | None]]:
+        """Return a read as a job, for all that is not one statement which succeeds at once."""
+        requests = self.requests
+        return Job("read", lambda: program_of(requests.read(asks)), Need.READ)
+
+    async def _run(self, job: Job[T], failed: Exception | None = None) -> T:
+        """Do a job on the running loop; ``failed`` is how its first attempt ended already."""
+        steps = self.steps(job, failed)
         step = next(steps)
         while True:
             try:
@@ -238,7 +255,9 @@ class DatabaseTier:
             except StopIteration as end:
                 return cast("T", end.value)
 
-    def steps(self, job: Job[T]) -> Generator[Job[Any] | float, Any, T]:
+    def steps(
+        self, job: Job[T], failed: Exception | None = None
+    ) -> Generator[Job[Any] | float, Any, T]:
         """Say what to do, step by step: a job, whose result is sent, or seconds to wait.
 
         A job that lost a race is done again, and so is one that found a table missing, after the
@@ -247,6 +266,9 @@ class DatabaseTier:
         prepare = False
         for attempt in range(_ATTEMPTS):
             try:
+                if failed is not None:
+                    first, failed = failed, None
+                    raise first
                 if not self._ready:
                     yield from self._prepare()
                     self._ready = True
@@ -306,7 +328,15 @@ class BlockingDatabase:
 
     def read(self, asks: Sequence[Ask]) -> list[Stored | None]:
         """As `Operations.read`."""
-        return self._run(self._tier.requests.read(asks))
+        tier = self._tier
+        if not asks:
+            return []
+        if not tier.ready:
+            return self._run(tier.reading(asks))
+        try:
+            return self._place.ask_here(tier.requests.read(asks))
+        except Exception as error:  # noqa: BLE001 - `steps` decides what it means
+            return self._run(tier.reading(asks), error)
 
     def lease(self, asks: Sequence[Ask], ttl: float, patient: bool = False) -> list[Basis | Leased]:
         """As `Operations.lease`."""
@@ -330,9 +360,9 @@ class BlockingDatabase:
         """As `Operations.clear`."""
         self._run(self._tier.requests.clear(self._tier.announced(events)))
 
-    def _run(self, job: Job[T]) -> T:
-        """Do a job in the caller's thread."""
-        steps = self._tier.steps(job)
+    def _run(self, job: Job[T], failed: Exception | None = None) -> T:
+        """Do a job in the caller's thread; ``failed`` is how its first attempt ended already."""
+        steps = self._tier.steps(job, failed)
         step = next(steps)
         while True:
             try:
