@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from tiercache._sql import renewal
 from tiercache._sql.names import RUN, fold
 from tiercache._sql.program import Job, Need, Statement
-from tiercache.tiers.base import Ask, Basis, Blocking, Fill, Filled, Kind, Leased, Stored
+from tiercache.tiers.base import Ask, Basis, Fill, Filled, Leased, Stored
 from tiercache.tiers.strict.sight import Sight
+from tiercache.tiers.strict.view import View
 
 if TYPE_CHECKING:
     from tiercache.tiers.database import DatabaseTier
@@ -26,46 +27,13 @@ def own_tag(key: str) -> str:
     return f"\0key:{key}"
 
 
-class StrictDatabase:
+class StrictDatabase(View["DatabaseTier"]):
     """A `StrictTier` upon the entries of a `DatabaseTier`."""
 
     def __init__(self, tier: DatabaseTier, namespace: str) -> None:
-        self._tier = tier
+        super().__init__(tier)
         self._namespace = fold(namespace)
         self._table: str | None = None
-
-    @property
-    def kind(self) -> Kind:
-        """``database``."""
-        return "database"
-
-    @property
-    def timeout(self) -> float:
-        """Seconds after which an operation is given up."""
-        return self._tier.timeout
-
-    @property
-    def blocking(self) -> Blocking | None:
-        """None: calls from threads go by way of the cache's own loop."""
-        return None
-
-    def bind(self, namespace: str) -> None:
-        """Do nothing: the tier below is bound."""
-
-    async def open(self) -> None:
-        """Open the tier below."""
-        await self._tier.open()
-
-    async def ping(self) -> None:
-        """Answer, or raise `TierError`."""
-        await self._tier.ping()
-
-    async def prune(self, limit: int) -> int:
-        """Return 0: the tier below is pruned by itself."""
-        return 0
-
-    async def aclose(self) -> None:
-        """Do nothing: the connections are those of the tier below."""
 
     async def read(self, asks: Sequence[Ask]) -> list[Stored | None]:
         """As `Operations.read`, of entries of strict readers alone."""
@@ -85,27 +53,9 @@ class StrictDatabase:
         """As `Operations.lease`."""
         return await self._tier.lease([_own(ask) for ask in asks], ttl, patient)
 
-    async def renew(self, bases: Sequence[Basis], ttl: float) -> list[bool]:
-        """As `Operations.renew`."""
-        return await self._tier.renew(bases, ttl)
-
-    async def release(self, bases: Sequence[Basis]) -> list[bool]:
-        """As `Operations.release`."""
-        return await self._tier.release(bases)
-
     async def fill(self, fills: Sequence[Fill]) -> list[Filled]:
         """As `Operations.fill`."""
         return await self._tier.fill(fills)
-
-    async def invalidate(
-        self, keys: Sequence[str], tags: Sequence[str], events: Sequence[bytes] = ()
-    ) -> None:
-        """As `Operations.invalidate`."""
-        await self._tier.invalidate(keys, tags, events)
-
-    async def clear(self, events: Sequence[bytes] = ()) -> None:
-        """As `Operations.clear`."""
-        await self._tier.clear(events)
 
     # -- transactions -------------------------------------------------------------------------
 

@@ -16,8 +16,9 @@ from tiercache._redis.scripts import TOKEN
 from tiercache._redis.server import refuse
 from tiercache._redis.strict import EPOCH_TAG, Founded, Header, Mark, fields_of
 from tiercache.errors import TierError
-from tiercache.tiers.base import Ask, Basis, Fill, Filled, Kind, Leased, Stored
+from tiercache.tiers.base import Ask, Basis, Fill, Filled, Leased, Stored
 from tiercache.tiers.strict.sight import Sight, is_nowhere, nowhere
+from tiercache.tiers.strict.view import View
 
 if TYPE_CHECKING:
     from tiercache._redis.client import Answer
@@ -38,44 +39,16 @@ class Marks(NamedTuple):
     old: list[Mark]
 
 
-class StrictRedis:
+class StrictRedis(View["RedisTier"]):
     """A `StrictTier` upon the entries of a `RedisTier`, and the marks beside them."""
 
     def __init__(self, tier: RedisTier, namespace: str) -> None:
-        self._tier = tier
+        super().__init__(tier)
         self._server = tier.server
         self._names = frames.Names(namespace)
         self._useless: dict[bytes, bytes] = {}
         self.ready = False
         """Whether the epoch was ready when the marks were last seen."""
-
-    @property
-    def kind(self) -> Kind:
-        """``redis``."""
-        return "redis"
-
-    @property
-    def timeout(self) -> float:
-        """Seconds after which an operation is given up."""
-        return self._tier.timeout
-
-    def bind(self, namespace: str) -> None:
-        """Nothing: the tier below is bound."""
-
-    async def open(self) -> None:
-        """Connect."""
-        await self._tier.open()
-
-    async def ping(self) -> None:
-        """Answer, or raise `TierError`."""
-        await self._tier.ping()
-
-    async def prune(self, limit: int) -> int:
-        """Return 0: Redis drops by itself what is past its time."""
-        return 0
-
-    async def aclose(self) -> None:
-        """Nothing: the connections are those of the tier below."""
 
     # -- entries ------------------------------------------------------------------------------
 
@@ -193,16 +166,6 @@ class StrictRedis:
             for place, filled in zip(places, answers, strict=True):
                 results[place] = filled
         return results
-
-    async def invalidate(
-        self, keys: Sequence[str], tags: Sequence[str], events: Sequence[bytes] = ()
-    ) -> None:
-        """As `Operations.invalidate`."""
-        await self._tier.invalidate(keys, tags, events)
-
-    async def clear(self, events: Sequence[bytes] = ()) -> None:
-        """As `Operations.clear`."""
-        await self._tier.clear(events)
 
     # -- marks --------------------------------------------------------------------------------
 
