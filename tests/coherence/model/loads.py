@@ -150,7 +150,9 @@ class Loads(Protocol):
 
     # -- loading ------------------------------------------------------------------------------
 
-    @done_by("tiercache.loading.path.Loading._load", "tiercache.engine.Engine._load_privately")
+    @done_by(
+        "tiercache.loading.path.Loading._load", "tiercache.engine.private.PrivateReading._load"
+    )
     def load(self, world: World, number: int) -> Steps:
         """Read the database; inside a transaction nothing is kept of it."""
         flight = world.flights[number]

@@ -56,7 +56,7 @@ class Writers(Protocol):
         if self.rules.before_commit and stage < 2:
             yield from self.invalidate_early(world, number)
 
-    @done_by("tiercache.engine.Engine.read", "tiercache.engine.Engine._read_private")
+    @done_by("tiercache.engine.Engine.read", "tiercache.engine.private.PrivateReading.read")
     def read_own(self, world: World, number: int) -> Steps:
         """Read through the cache what is not committed."""
         version, process = number + 1, self.scenario.writers[number]
