@@ -2,9 +2,12 @@
 
 import copy
 import pickle
+from typing import Any
+
+import pytest
 
 from tiercache import MISSING
-from tiercache.entry import FOREVER, SHARING, Mark, Slot
+from tiercache.entry import FOREVER, SHARING, Detailed, Mark, Slot
 
 
 def slot(**options: object) -> Slot:
@@ -25,6 +28,45 @@ def test_served_until_the_earlier_of_refresh_and_expiry() -> None:
     """The hot path serves a slot until it is to be refreshed or expires, whichever comes first."""
     assert slot().serve_until == 8.0
     assert slot(refresh_at=FOREVER).serve_until == 10.0
+
+
+PLAIN: dict[str, Any] = {"refresh_at": 10.0, "expires": 10.0, "stale_until": 10.0}
+
+
+def test_a_slot_with_one_time_is_plain() -> None:
+    """It has no fields for what it has not, and answers all the same."""
+    one = Slot("k", "value", **PLAIN)
+    assert type(one) is Slot
+    assert one.serve_until == one.expires == one.stale_until == 10.0
+    assert one.trusted_until == FOREVER
+    assert one.created == -FOREVER
+    assert one.tags == ()
+    one.retire()
+    assert one.serve_until == one.expires == one.stale_until == -FOREVER
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("created", 1.0),
+        ("expires", 9.0),
+        ("stale_until", 11.0),
+        ("tags", ("t",)),
+        ("trusted_until", 5.0),
+    ],
+)
+def test_whatever_else_there_is_is_kept(name: str, value: object) -> None:
+    """Each detail by itself is found on the slot again."""
+    one = Slot("k", "value", **(PLAIN | {name: value}))
+    assert type(one) is Detailed
+    assert getattr(one, name) == value
+    assert one.value == "value"
+
+
+def test_equal_times_are_one_float() -> None:
+    """Times that come from different sums take no more memory than one."""
+    one = Slot("k", "v", created=0.0, refresh_at=float("10"), expires=10.0, stale_until=float("10"))
+    assert one.serve_until is one.expires is one.stale_until
 
 
 def test_one_void_mark_voids() -> None:

@@ -106,27 +106,30 @@ class MemoryTier:
         old = table.get(key)
         if old is not None:
             expiry.discard(old)  # it is overwritten now: its expiry is no eviction any more
-        now = self._clock.monotonic()
-        swept = self._sweep(now, SWEPT_PER_STORE) if now >= expiry.soonest else 0
+        now, swept = self._clock.monotonic(), 0
+        if now >= expiry.soonest:
+            swept = self._sweep(now, SWEPT_PER_STORE)
+            old = table.get(key)  # a finaliser may have changed anything, here and below
         if self._max_bytes is not None:
             slot.cost = entry_cost(slot)
             if slot.cost > self._max_bytes:
                 self.discard(key)
                 self._retire(slot, "rejected")
                 return False
-        if len(table) >= self._most or self._max_bytes is not None:
             while self._full(slot):
-                if swept:
-                    swept = self._sweep(now, SWEPT_PER_STORE)
-                else:
-                    self._evict(key)
-        old = table.get(key)
+                swept = self._make_room(key, now, swept)
+            old = table.get(key)
+        else:
+            while old is None and len(table) >= self._most:
+                swept = self._make_room(key, now, swept)
+                old = table.get(key)
         table[key] = slot
         self._bytes += slot.cost
         expiry.add(slot)
         if old is None:
             self._order.add(slot)
         else:
+            expiry.discard(old)  # a finaliser may have stored it just now
             self._bytes -= old.cost
             self._order.replace(old, slot)
             old.retire()
@@ -163,22 +166,24 @@ class MemoryTier:
         return f"MemoryTier(max_entries={self._max_entries}, max_bytes={self._max_bytes})"
 
     def _full(self, slot: Slot) -> bool:
-        """Whether something has to leave before the slot can come in."""
+        """Whether something has to leave before the slot can come in, where bytes are bounded."""
+        assert self._max_bytes is not None
         old = self._table.get(slot.key)
-        if self._max_entries is not None and old is None and len(self._table) >= self._max_entries:
-            return True
-        if self._max_bytes is None:
-            return False
-        return self._bytes + slot.cost - (0 if old is None else old.cost) > self._max_bytes
+        if old is None:
+            return len(self._table) >= self._most or self._bytes + slot.cost > self._max_bytes
+        return self._bytes - old.cost + slot.cost > self._max_bytes
 
-    def _evict(self, key: str) -> None:
-        """Let one slot go to make room for the key, whose own old slot is no eviction.
+    def _make_room(self, key: str, now: float, swept: int) -> int:
+        """Let go of what is over, or of one slot for the key, whose own old slot is no eviction.
 
         A function of its own, so that the victim's value is dropped on returning, when everything
-        agrees again: a finaliser may call the cache.
+        agrees again: a finaliser may call the cache. Return how many were over, if that was known.
         """
+        if swept:
+            return self._sweep(now, SWEPT_PER_STORE)
         victim = self._order.victim()
         self._left(victim, None if victim.key == key else "capacity")
+        return 0
 
     def _sweep(self, now: float, limit: int) -> int:
         due = self._expiry.due(now, limit)

@@ -188,6 +188,18 @@ def test_an_invalidated_slot_finds_its_place_again() -> None:
     assert model.held["50"].queue is order._main
 
 
+def test_what_has_left_is_not_taken_out_again() -> None:
+    """A finaliser may discard a slot that is about to be evicted; the second time is too late."""
+    model = Model(2)
+    for name in "ab":
+        model.ask(name)
+    slot = model.held["a"]
+    model.discard("a")
+    model.order.discard(slot)
+    assert len(model.order) == model.order.cost == 1
+    assert not model.order._places
+
+
 def test_clear_forgets_the_past_too() -> None:
     """Nothing learnt before a clear counts afterwards."""
     model = Model(100)

@@ -425,6 +425,25 @@ def test_a_value_that_calls_back_when_it_is_dropped(eviction: str) -> None:
     assert sorted(called) == sorted(keys)
 
 
+def test_a_finaliser_stores_what_is_being_stored() -> None:
+    """What came in between under the key is replaced as any other, and expires no second time."""
+    bound = Bound(max_entries=1)
+    inner: list[Slot] = []
+
+    class Value:
+        def __del__(self) -> None:
+            inner.append(bound.store("b", ttl=5))
+
+    bound.store("a", Value())
+    outer = bound.store("b", ttl=60)
+    assert retired(inner[0])
+    assert inner[0].bucket_next is None
+    bound.clock.advance(10)
+    assert bound.tier.sweep(10) == 0
+    assert bound.tier.lookup("b") is outer
+    assert bound.evicted == {"capacity": 1}
+
+
 def test_a_given_cache_bounds_the_tier_too() -> None:
     """The smaller of ``max_entries`` and ``maxsize`` holds, and is what telemetry sees."""
     for max_entries, maxsize, limit in [(5, 3, 3), (3, 5, 3), (None, 4, 4)]:
