@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -79,9 +80,18 @@ class Invalidation:
         """Carry a change out and tell the others; True when all tiers and the bus were reached."""
         if not change.invalidates:
             return await self._pass(change, caller)
-        scope: Scope = "all" if change.everything else "tag" if change.tags else "key"
-        with self._observer.invalidating(scope, len(change.keys)):
+        with self.observed(change):
             return await caller.shielded(lambda: self._pass(change, caller))
+
+    def observed(self, change: Change) -> AbstractContextManager[object]:
+        """Report one change while the block carries it out."""
+        scope: Scope = "all" if change.everything else "tag" if change.tags else "key"
+        return self._observer.invalidating(scope, len(change.keys))
+
+    async def run_merged(self, change: Change, caller: Caller, number: int) -> bool:
+        """Carry out at once what ``number`` changes name, each of which is `observed` apart."""
+        self._tally.invalidations[change.origin] += number - 1
+        return await caller.shielded(lambda: self._pass(change, caller))
 
     async def _pass(self, change: Change, caller: Caller) -> bool:
         number = self._recovery.number
