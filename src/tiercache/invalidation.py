@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from tiercache._clock import Clock
 from tiercache._recovery import Recovery
@@ -26,6 +26,8 @@ from tiercache.telemetry.observer import Observer, Scope
 from tiercache.tiers.guarded import GuardedTier
 
 logger = logging.getLogger("tiercache")
+
+_UNOBSERVED: Final[AbstractContextManager[None]] = nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class Invalidation:
 
     def observed(self, change: Change) -> AbstractContextManager[object]:
         """Report one change while the block carries it out."""
+        if not self._observer.records:
+            return _UNOBSERVED
         scope: Scope = "all" if change.everything else "tag" if change.tags else "key"
         return self._observer.invalidating(scope, len(change.keys))
 

@@ -189,7 +189,7 @@ class Relay:
         attempt = 0
         while True:
             try:
-                fate = await receipt.table.fate(receipt)
+                fate = await receipt.table.fate(self._source, receipt)
             except Exception as error:  # noqa: BLE001 - the database is away, as it was before
                 logger.debug("the outcome of a commit is not known yet: %s", error)
             else:

@@ -1,6 +1,7 @@
 """What has committed is carried out, whatever happens to the process that committed it."""
 
 import asyncio
+import itertools
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -8,13 +9,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from poolkit import CommitUnknown, Pool
 from poolkit.testing import FaultProxy
 from tests.servers.redis import RedisServer
 from tiercache import Cache, DatabaseTier, MemoryTier, RedisTier
-from tiercache.outbox import Relay
+from tiercache.outbox import Receipt, Relay
 
 PATIENCE = 20.0
 
@@ -398,7 +400,7 @@ async def test_an_unknown_commit_that_lands_late(
         await until(lambda: _empty(direct))
 
 
-async def _is(load: Callable[[], Any], value: str) -> bool:
+async def _is(load: Callable[[], Any], value: object) -> bool:
     return bool(await load() == value)
 
 
@@ -428,4 +430,48 @@ async def test_an_unknown_commit_that_did_not_take_place(
         await direct.execute("SELECT pg_terminate_backend($1)", backend)
         await until(lambda: not cache._parts.recovery.covers("k", ()))
         assert await direct.fetchval("SELECT name FROM users") == "old"
-        assert await rows(direct) == []
+        assert await rows(direct) == ["{}"]  # in the place of the row that must not come any more
+
+
+async def test_a_commit_that_was_given_up_cannot_take_place(
+    postgres_dsn: str, make_cache: Callable[..., Cache]
+) -> None:
+    """Once somebody was told that a transaction did not commit, the server refuses its COMMIT."""
+    async with Pool(postgres_dsn) as pool:
+        await pool.execute("CREATE TABLE users (id int)")
+        table = make_cache(RedisTier("redis://x"), name="app", outbox=pool)._life.settings.outboxes[
+            0
+        ]
+        await table.prepare()
+        with pytest.raises(asyncpg.UniqueViolationError):
+            async with pool.transaction() as tx:
+                await tx.execute("INSERT INTO users VALUES (1)")
+                receipt = await table.insert(tx, "me", itertools.count(1 << 62), ["{}"])
+                assert await table.fate("me", receipt) == "aborted"
+        assert await pool.fetchval("SELECT count(*) FROM users") == 0
+        assert await table.take("me", 1.0, 10) == []  # the place is kept for a while
+        async with pool.transaction() as tx:
+            committed = await table.insert(tx, "me", itertools.count(1), ['{"k":["it\'s \\"]}'])
+        assert await table.fate("me", committed) == "committed"
+        assert "it's \\" in (await rows(pool))[0]
+        await table.aclose()
+
+
+async def test_the_fate_of_a_commit_under_way_is_waited_for(
+    postgres_dsn: str, make_cache: Callable[..., Cache]
+) -> None:
+    """As long as the server is at it nobody says how it ends."""
+    async with Pool(postgres_dsn) as pool:
+        table = make_cache(RedisTier("redis://x"), name="app", outbox=pool)._life.settings.outboxes[
+            0
+        ]
+        await table.prepare()
+        async with pool.transaction() as tx:
+            rowed = "INSERT INTO tiercache_outbox (id, namespace, body) OVERRIDING SYSTEM VALUE"
+            await tx.execute(f"{rowed} VALUES (5, 'app', '{{}}')")
+            asking = asyncio.create_task(table.fate("me", Receipt(table, (5,))))
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            await until(lambda: _is(lambda: pool.fetchval(waits), 1))
+            assert not asking.done()
+        assert await asking == "committed"
+        await table.aclose()
