@@ -1,6 +1,6 @@
 """Caches for the tests of tiercache, closed when the test is over."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,18 +15,31 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
+class Made(list[Cache]):
+    """Makes caches, and remembers them."""
+
+    def __call__(self, *tiers: Any, **options: Any) -> Cache:
+        """Make one more."""
+        self.append(Cache(*tiers, **options))
+        return self[-1]
+
+
 @pytest.fixture
 def make_cache() -> Iterator[Callable[..., Cache]]:
     """Make caches that are closed after the test."""
-    made: list[Cache] = []
-
-    def make(*tiers: Any, **options: Any) -> Cache:
-        made.append(Cache(*tiers, **options))
-        return made[-1]
-
-    yield make
+    made = Made()
+    yield made
     for cache in made:
         cache.close()
+
+
+@pytest.fixture
+async def make_cache_here() -> AsyncIterator[Callable[..., Cache]]:
+    """Make caches that are closed on the loop of the test, where they have connections."""
+    made = Made()
+    yield made
+    for cache in made:
+        await cache.aclose()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -221,12 +221,21 @@ class Flights:
     ) -> None:
         """End a flight and wake everybody; without outcome and error it is abandoned."""
         with self._lock:
-            if flight.finished:
-                return
-            flight.outcome, flight.error, flight.finished = outcome, error, True
-            waiters, flight.waiters = flight.waiters, []
+            waiters = self.end(flight, outcome, error)
         for waiter in waiters:
             waiter.wake()
+
+    def end(
+        self, flight: Flight, outcome: Outcome | None, error: BaseException | None = None
+    ) -> Sequence[Waiter]:
+        """End a flight under the lock; return whom to wake, once it has been let go."""
+        if flight.finished:
+            return ()
+        flight.outcome, flight.error, flight.finished = outcome, error, True
+        waiters = flight.waiters
+        if waiters:
+            flight.waiters = []
+        return waiters
 
     async def wait(self, flight: Flight, timeout: float | None) -> bool:
         """Wait in a task until the flight has finished; False when the time is over first."""

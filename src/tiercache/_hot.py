@@ -96,7 +96,7 @@ class Hot:
         self._bare = len(self._fields) == 1 and not self._fields[0].endswith(_INSTANCE)
         self._name = getattr(function, "__name__", "function")
         self._by_key = False
-        self._touches = self._copies = False
+        self._touches = self._copies = self._looks = False
         self._prefix = "_tc_"
         while any(name.startswith(self._prefix) for name in signature.parameters):
             self._prefix += "_"
@@ -133,9 +133,12 @@ class Hot:
         now: Callable[[], float],
         touch: Callable[[Slot], None] | None,
         copy: Callable[[Any], Any] | None,
+        *,
+        looks: bool = True,
     ) -> None:
-        """Point the compiled function at one cache."""
+        """Point the compiled function at one cache; ``looks``: it may find something by itself."""
         self.forget()
+        self._looks = looks
         namespace, prefix = self._globals, self._prefix
         for name, value in (
             ("gate", gate),
@@ -258,8 +261,7 @@ class Hot:
         if self._touches:
             hit.insert(1, f"{p}touch({p}slot)")
         indent = " " * (12 if marks else 8)
-        return (
-            f"{kind} {p}call({_parameters(self._signature, p)}):\n"
+        look = (
             f"    try:\n"
             f"        {p}slot = {p}table[{self._alias_source()}]\n"
             f"    except {p}errors:\n"
@@ -267,6 +269,10 @@ class Hot:
             f"    if {p}slot.serve_until > {p}now() < {p}gate.until:\n"
             f"{live if marks else ''}"
             f"{''.join(f'{indent}{line}{chr(10)}' for line in hit)}"
+        )
+        return (
+            f"{kind} {p}call({_parameters(self._signature, p)}):\n"
+            f"{look if self._looks else ''}"
             f"    return {wait}{p}slow({{{arguments}}})\n"
             f"def {p}bound({_parameters(self._signature, p)}):\n"
             f"    return {{{arguments}}}\n"

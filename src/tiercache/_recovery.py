@@ -49,10 +49,10 @@ class Recovery:
 
     def covers(self, key: str, tags: Iterable[str] | None) -> bool:
         """Whether the key or one of its tags waits; with unknown tags, whether any tag does."""
+        if not (self._keys or self._tags or self._everything or self._held):
+            return False  # as it mostly is
         if self._held and any(_names(held, key, tags) for held in self._held.values()):
             return True
-        if not self:
-            return False
         if self._everything or key in self._keys:
             return True
         if tags is None:

@@ -29,6 +29,7 @@ from tiercache.outbox import Outbox, OutboxTable, Relay
 from tiercache.stats import LEVELS
 from tiercache.telemetry.observer import Observer
 from tiercache.tiers.base import RemoteTier
+from tiercache.tiers.circuit import Circuit
 from tiercache.tiers.guarded import GuardedTier
 from tiercache.tiers.memory import MemoryTier
 from tiercache.urls import tier_from_url
@@ -79,11 +80,14 @@ class Parts:
         guarded = self.guarded = [
             GuardedTier(
                 remote,
-                level=LEVELS[remote.kind],
-                clock=clock,
-                observer=observer,
-                spawn=portal.spawn,
-                on_restored=self._restored,
+                Circuit(
+                    remote,
+                    level=LEVELS[remote.kind],
+                    clock=clock,
+                    observer=observer,
+                    spawn=portal.spawn,
+                    on_restored=self._restored,
+                ),
             )
             for remote in settings.remotes
         ]

@@ -17,9 +17,7 @@ from tiercache.bus.base import Bus
 from tiercache.tiers.guarded import GuardedTier
 
 T = TypeVar("T")
-Operation = Literal[
-    "read", "look", "lease", "release", "fill", "put", "invalidate", "clear", "ping"
-]
+Operation = Literal["read", "look", "lease", "release", "fill", "invalidate", "clear", "ping"]
 
 
 class Caller(Protocol):

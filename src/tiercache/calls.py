@@ -7,11 +7,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, get_args
 
+from tiercache._flight import Outcome
 from tiercache._hot import Hot
 from tiercache.callers import Caller, drive
 from tiercache.codec import return_type
 from tiercache.engine import Engine
-from tiercache.entry import MISSING
+from tiercache.entry import MISSING, Slot
 from tiercache.errors import KeyTemplateError
 from tiercache.keys import (
     Template,
@@ -24,7 +25,7 @@ from tiercache.keys import (
     key_of_scalars,
     versioned,
 )
-from tiercache.loading import Call, Direct, Loader
+from tiercache.loading import Call, Direct, KeyCall, Loader
 from tiercache.policy import CachePolicy, PolicyOptions
 from tiercache.stats import Counters
 from tiercache.writing import Writing
@@ -102,7 +103,7 @@ class Definition:
     ) -> None:
         self.function = function
         self.identity = function_identity(function)
-        self._shown = self.identity.replace(":", ".")  # as `code.function.name` spells it
+        self.shown = self.identity.replace(":", ".")  # as `code.function.name` spells it
         self.is_async = inspect.iscoroutinefunction(function)
         self.signature = inspect.signature(function)
         self.ttl = ttl
@@ -113,6 +114,10 @@ class Definition:
         self._host = host
         self._engine: Engine | None = None
         self._direct: Direct | None = None
+        self.names_slots = False
+        """Whether its hot path looks into memory by itself."""
+        self._looks_closely = True
+        """Whether its reads have to ask for more than a value that is there, or to be loaded."""
         self._policy = CachePolicy()
         self._type: Any = MISSING
         self._many = many
@@ -183,6 +188,8 @@ class Definition:
         self._cache = host
         self._policy = host.engine.grant(host.policy.merged(ttl=self.ttl, **self.options))
         self._engine = host.engine
+        self._looks_closely = host.engine.looks_closely(self._policy)
+        self.names_slots = host.engine.names_slots
         self._direct = host.engine.direct(self._policy, self.counters)
         host.adopt(self, self.counters)
         host.connect(self.hot, self.counters, self._policy)
@@ -208,37 +215,45 @@ class Definition:
         if host.opening:
             await host.settle(host.task_caller)
         engine, caller = host.engine, host.task_caller
+        call = self.call(arguments, host)
+        flight = None
+        if not self._looks_closely and not engine.is_disturbed():
+            flight = engine.local.lead(call.key, call.tags)
+        if flight is None:
+            return await engine.read(call, caller)
         direct = self._direct
-        if direct is not None and not engine.is_disturbed():
-            key = self.key(arguments, host)
-            tags = self.tags(arguments) if self._tags else ()
-            table, alias = self.hot.table, self.hot.alias(arguments)
-            flight = engine.local.lead(key, tags)
-            if flight is not None:
-                assert flight.load is not None
-                work = direct.carry(flight, self.hot.invoke, arguments, table, alias)
-                caller.launch(flight.load, work, behind=False)
-                await caller.wait(flight, None)
-                outcome = engine.outcome(flight)
-                if outcome is not None:
-                    self.counters.misses += 1
-                    return outcome.value
-        return await engine.read(self.call(arguments, host), caller)
+        if direct is None:
+            found = await engine.glimpse(call, flight, caller)
+            if isinstance(found, Outcome):
+                return _hit(call, found)
+            return await engine.follow(call, flight, found, caller)
+        assert flight.load is not None
+        caller.launch(flight.load, direct.carry(flight, call), behind=False)
+        await caller.wait(flight, None)
+        outcome = engine.outcome(flight)
+        if outcome is None:
+            return await engine.read(call, caller)
+        self.counters.misses += 1
+        return outcome.value
 
     def _slow(self, arguments: dict[str, Any]) -> Any:
         host = self.host()
         if host.opening:
             drive(host.settle(host.thread_caller))
         engine = host.engine
+        call = self.call(arguments, host)
+        flight = None
+        if not self._looks_closely and not engine.is_disturbed():
+            flight = engine.local.lead(call.key, call.tags)
+        if flight is None:
+            return drive(engine.read(call, host.thread_caller))
         direct = self._direct
-        if direct is not None and not engine.is_disturbed():
-            key = self.key(arguments, host)
-            tags = self.tags(arguments) if self._tags else ()
-            table, alias = self.hot.table, self.hot.alias(arguments)
-            flight = engine.local.lead(key, tags)
-            if flight is not None:
-                return direct.run(flight, self.hot.invoke, arguments, self._awaited, table, alias)
-        return drive(engine.read(self.call(arguments, host), host.thread_caller))
+        if direct is None:
+            found = drive(engine.glimpse(call, flight, host.thread_caller))
+            if isinstance(found, Outcome):
+                return _hit(call, found)
+            return drive(engine.follow(call, flight, found, host.thread_caller))
+        return direct.run(flight, call, self._awaited)
 
     def _awaited(self, value: Any) -> Any:
         """Wait in this thread for what a function that is not async has returned."""
@@ -246,35 +261,25 @@ class Definition:
 
     def call(self, arguments: dict[str, Any], host: Host) -> Call:
         """Return the call with these bound arguments."""
-        return Call(
-            self.key(arguments, host),
-            self.tags(arguments),
-            self._policy,
-            self.counters,
-            loader=lambda: self.hot.invoke(arguments),
-            type_=self.type,
-            function=self._shown,
-            table=self.hot.table,
-            alias=self.hot.alias(arguments) if host.engine.names_slots else None,
-        )
+        return FunctionCall(self, self.key(arguments, host), self.tags(arguments), arguments)
 
     def calls(
         self, arguments: dict[str, Any], host: Host, caller: Caller
     ) -> tuple[list[Any], list[Call], Loader]:
         """Return the ids of a batch, a call for each, and what loads some of them."""
         ids = list(dict.fromkeys(arguments[self.ids]))
-        calls = []
+        calls: list[Call] = []
         for one in ids:
             single = {**arguments, **dict.fromkeys((self.ids, *_names_of_one(self.ids)), one)}
             calls.append(
-                Call(
+                KeyCall(
                     self.key(single, host),
                     self.tags(single),
                     self._policy,
                     self.counters,
                     loader=partial(self._load_one, arguments, one),
                     type_=self.type,
-                    function=self._shown,
+                    function=self.shown,
                 )
             )
         ids_of = dict(zip(map(id, calls), ids, strict=True))
@@ -364,6 +369,60 @@ class Definition:
                 annotation = (*get_args(annotation), Any, Any)[1]
             self._type = annotation
         return self._type
+
+
+class FunctionCall(Call):
+    """The call of a decorated function with these bound arguments."""
+
+    __slots__ = ("_alias", "_arguments", "_definition", "_table")
+
+    def __init__(
+        self,
+        definition: Definition,
+        key: str,
+        tags: tuple[str, ...],
+        arguments: dict[str, Any],
+    ) -> None:
+        self.key = key
+        self.tags = tags
+        self.policy = definition.policy
+        self.counters = definition.counters
+        self._definition = definition
+        self._arguments = arguments
+        # As they are now: what is loaded may change its arguments, and the function its cache.
+        self._table = definition.hot.table
+        self._alias = definition.hot.alias(arguments) if definition.names_slots else None
+
+    @property
+    def function(self) -> str | None:
+        """The name of the function."""
+        return self._definition.shown
+
+    def loader(self) -> Any:
+        """Call the function itself."""
+        return self._definition.hot.invoke(self._arguments)
+
+    def type(self) -> Any:
+        """Return what the codec builds."""
+        return self._definition.type()
+
+    def names(self, slot: Slot) -> bool:
+        """Whether the function's hot path does not find the slot yet, and could."""
+        return self._alias is not None and slot.table is not self._table
+
+    def name_slot(self, slot: Slot) -> None:
+        """Let the function's hot path find the slot; called under the cache's lock."""
+        if self._alias is not None:
+            if slot.table is None:
+                slot.name(self._table, self._alias)
+            elif slot.table is not self._table:
+                slot.share(self._table, self._alias)
+
+
+def _hit(call: Call, outcome: Outcome) -> object:
+    assert outcome.level is not None
+    call.counters.hit(outcome.level)
+    return outcome.value
 
 
 def _instance_parameter(function: Callable[..., Any], parameters: Sequence[str]) -> str | None:

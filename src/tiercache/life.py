@@ -238,6 +238,7 @@ class Life:
             self.settings.clock.monotonic,
             None if memory is None else memory.touch,
             copier(policy.copy),
+            looks=self.parts.engine.names_slots,
         )
 
 

@@ -98,9 +98,10 @@ class Local:
         """Register the flight of a key, and its load; None if it is held or on its way already."""
         with self.lock:
             flights = self._flights
-            if key in flights or self.tier is None:
+            if key in flights:
                 return None
-            if self.tier.lookup(key) is not None and self.lookup(key, tags) is not None:
+            tier = self.tier
+            if tier is not None and tier.lookup(key) is not None and self.lookup(key, tags):
                 return None
             flight = flights[key] = self._new(key, tags)
             Load([flight])  # who joins finds the load on its flight
@@ -155,31 +156,32 @@ class Local:
     ) -> None:
         """Take the flight out of the table and tell everybody who waits."""
         with self.lock:
-            if self._flights.get(flight.key) is flight:
-                del self._flights[flight.key]
-            self._unjoined.discard(flight)
-        self.flights.finish(flight, outcome, error)
+            self._remove(flight)
+            waiters = self.flights.end(flight, outcome, error)
+        for waiter in waiters:
+            waiter.wake()
 
     def bring(
-        self, flight: Flight, slot: Slot, table: dict[object, Slot], alias: object | None
+        self, flight: Flight, slot: Slot, outcome: Outcome, name: Callable[[Slot], None]
     ) -> None:
         """Fill and land in one step, for a flight that `lead` has registered.
 
-        A function's hot path finds the slot by the ``alias`` in its ``table``.
+        ``name`` is called under the lock with what was stored.
         """
         with self.lock:
             live = not flight.void and (not flight.marks or flight.fills)
-            filled = live and self.tier is not None and self.tier.store(slot)
-            if filled and alias is not None:
-                slot.name(table, alias)
-            if self._flights.get(flight.key) is flight:
-                del self._flights[flight.key]
-            elif self._unjoined:
-                self._unjoined.discard(flight)
-            flight.outcome, flight.finished = Outcome(slot.value), True
-            waiters, flight.waiters = flight.waiters, []
+            if live and self.tier is not None and self.tier.store(slot):
+                name(slot)
+            self._remove(flight)
+            waiters = self.flights.end(flight, outcome)
         for waiter in waiters:
             waiter.wake()
+
+    def _remove(self, flight: Flight) -> None:
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
+        elif self._unjoined:
+            self._unjoined.discard(flight)
 
     def void(self, keys: Sequence[str], tags: Sequence[str]) -> None:
         """Remove the entries of these keys and tags, and void the flights that carry them."""

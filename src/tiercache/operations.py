@@ -11,7 +11,7 @@ from tiercache.codec import return_type
 from tiercache.errors import KeyTemplateError
 from tiercache.keys import versioned
 from tiercache.keys.scalars import is_writable
-from tiercache.loading import Call
+from tiercache.loading import KeyCall
 from tiercache.policy import CachePolicy, PolicyOptions
 from tiercache.stats import Counters
 
@@ -85,7 +85,7 @@ class Operations:
                 "without arguments, such as lambda: load(key)"
             )
         policy = self._merged(host.policy, ttl, options)
-        call = Call(
+        call = KeyCall(
             versioned(_keys([key])[0], policy.version),
             _tags(tags),
             policy,

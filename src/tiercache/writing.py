@@ -143,9 +143,25 @@ class Writing:
         if change.name is None:
             deed = Deed(change)
         else:
-            deed = Deed(change, lambda _: self._carry_out(change, after, self._at_commit))
+            deed = Deed(change, lambda known: self._happened(change, after, known=known))
         self._outbox.collect(transaction, deed)
         return True
+
+    async def _happened(
+        self,
+        change: Change,
+        after: Callable[[Caller], Awaitable[None]] | None,
+        *,
+        known: bool,
+    ) -> bool:
+        """Carry an event out; while its commit is in doubt, only what it invalidates.
+
+        `Relay` carries out the rest when it turns out to have committed.
+        """
+        if known:
+            return await self._carry_out(change, after, self._at_commit)
+        rules = replace(change, name=None, payload={})
+        return not rules.invalidates or await self._invalidation.run(rules, self._at_commit)
 
     async def _carry_out(
         self,

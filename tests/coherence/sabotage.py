@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tiercache._flight import Flight
 from tiercache.invalidation import Invalidation
-from tiercache.tiers.base import Fill, Put
+from tiercache.tiers.base import Ask, Fill, Filled
 from tiercache.tiers.redis import RedisTier
 
 
@@ -18,18 +18,16 @@ def take_out(mechanism: str) -> None:
 def _compare_and_set() -> None:
     """Let a fill replace whatever is there."""
 
-    async def fill(self: RedisTier, fills: Sequence[Fill]) -> list[bool]:
-        await self.put(
-            [
-                Put(
-                    fill.basis.key, tuple(tag for tag, _ in fill.basis.tags), fill.payload, fill.ttl
-                )
-                for fill in fills
-            ]
-        )
-        return [True] * len(fills)
+    compared = RedisTier.fill
 
-    RedisTier.fill = fill  # type: ignore[method-assign, assignment]
+    async def fill(self: RedisTier, fills: Sequence[Fill]) -> list[Filled]:
+        asks = [Ask(fill.basis.key, tuple(tag for tag, _ in fill.basis.tags)) for fill in fills]
+        bases = await self.lease(asks, 30.0)  # impatient: it is the basis, whatever was there
+        return await compared(
+            self, [fill._replace(basis=basis) for fill, basis in zip(fills, bases, strict=True)]
+        )
+
+    RedisTier.fill = fill  # type: ignore[method-assign]
 
 
 def _void_flights() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from poolkit import Pool
 from tests.coherence.caches import make_cache, make_pool
 from tests.coherence.plan import Plan
+from tests.waiting import until
 from tiercache import Cache
 from tiercache.tiers.guarded import GuardedTier
 
@@ -82,16 +83,6 @@ async def site(plan: Plan, *, like: Site | None = None) -> AsyncIterator[Site]:
             yield found
         finally:
             await found.close()
-
-
-async def until(condition: Callable[[], Any], limit: float = PATIENCE) -> None:
-    """Wait for something that takes place by itself."""
-    async with asyncio.timeout(limit):
-        while True:
-            found = condition()
-            if await found if isinstance(found, Awaitable) else found:
-                return
-            await asyncio.sleep(0.005)
 
 
 class Halt:

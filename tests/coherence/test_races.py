@@ -8,7 +8,8 @@ from functools import partial
 
 import pytest
 
-from tests.coherence.sites import DEEP, SHARED, Site, Source, halt, until
+from tests.coherence.sites import DEEP, SHARED, Site, Source, halt
+from tests.waiting import until
 from tiercache import Cache
 from tiercache.errors import TierError
 

@@ -24,9 +24,9 @@ from tests.coherence.sites import (
     Source,
     halt,
     site,
-    until,
 )
 from tests.servers.postgres import PostgresServer
+from tests.waiting import until
 from tiercache import Cache
 
 on_postgres = pytest.mark.parametrize("plan", POSTGRES, indirect=True)

@@ -9,9 +9,10 @@ import pytest
 
 from poolkit.testing import FaultProxy
 from tests.coherence.plan import Plan
-from tests.coherence.sites import SHARED, SITES, Site, Source, site, until
+from tests.coherence.sites import SHARED, SITES, Site, Source, site
 from tests.coherence.test_races import get, kept
 from tests.servers.redis import RedisServer
+from tests.waiting import until
 from tiercache import Cache
 from tiercache._redis import frames
 from tiercache.events import Event

@@ -8,16 +8,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import pytest
 import pytest_asyncio
 
 from tiercache.bus.base import Bus
+from tiercache.errors import TierError
 from tiercache.events import Event
 
 PATIENCE = 15.0
+
+B = TypeVar("B", bound=Bus)
 
 
 class Medium(Protocol):
@@ -100,6 +104,72 @@ async def listening(bus: Bus) -> AsyncIterator[Recorder]:
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
+
+
+@contextlib.asynccontextmanager
+async def joined(bus: B) -> AsyncIterator[tuple[B, Recorder]]:
+    """The bus with a listener, closed at the end."""
+    try:
+        async with listening(bus) as recorder:
+            yield bus, recorder
+    finally:
+        await bus.aclose()
+
+
+@contextlib.asynccontextmanager
+async def trying(bus: Bus) -> AsyncIterator[Recorder]:
+    """A listener of a bus that is not expected to connect at once, both ended at the end."""
+    recorder = Recorder()
+    running = asyncio.create_task(bus.run(recorder))
+    try:
+        yield recorder
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+        await bus.aclose()
+
+
+async def is_one_gap(
+    bus: Bus, recorder: Recorder, damage: Callable[[], Awaitable[object] | object]
+) -> None:
+    """Do damage to what carries the events: it is told of, once, and events come again."""
+    await bus.publish([about("a")])
+    await recorder.until(lambda: bool(recorder.events))
+    gaps = len(recorder.gaps)
+    done = damage()
+    if isinstance(done, Awaitable):
+        await done
+    await recorder.until(lambda: len(recorder.gaps) > gaps)
+    await bus.publish([about("b")])
+    await recorder.until(lambda: "b" in recorder.names)
+    await recorder.until_connected()
+    assert len(recorder.gaps) == gaps + 1
+
+
+class Pausable(Protocol):
+    """A server that can be stopped for a while, as by SIGSTOP."""
+
+    def pause(self) -> None:
+        """Stop it."""
+        ...
+
+    def resume(self) -> None:
+        """Let it go on."""
+        ...
+
+
+async def sits_out_a_pause(bus: Bus, recorder: Recorder, server: Pausable) -> None:
+    """Stop the server: the bus finds out, publishes nothing, and comes back without a gap."""
+    gaps = len(recorder.gaps)
+    await asyncio.to_thread(server.pause)
+    await recorder.until(lambda: not recorder.is_connected)
+    with pytest.raises(TierError):
+        await bus.publish([about("unknown")])
+    await asyncio.to_thread(server.resume)
+    await recorder.until_connected()
+    await bus.publish([about("b")])
+    await recorder.until(lambda: "b" in recorder.names)
+    assert len(recorder.gaps) == gaps
 
 
 Join = Callable[[], Awaitable[tuple[Bus, Recorder]]]
@@ -236,3 +306,51 @@ class BusContract:
         """A tier that the bus knows nothing of publishes nothing for it."""
         bus, _ = await join()
         assert not bus.rides_on(object())
+
+
+class SharedMedium:
+    """A medium outside this process: ``bus_on(address, name)`` makes a bus with own connections."""
+
+    def __init__(self, bus_on: Callable[[Any, str], Bus], address: object) -> None:
+        self._bus_on = bus_on
+        self._address = address
+
+    def bus(self, name: str = "app") -> Bus:
+        """Return a bus upon it for one more cache of the name."""
+        return self._bus_on(self._address, name)
+
+
+class SharedBusContract(BusContract):
+    """What a `Bus` promises besides if it is outside this process."""
+
+    @pytest.fixture
+    def medium(self) -> SharedMedium:
+        """Return the medium; every subclass overrides this."""
+        raise NotImplementedError
+
+    async def test_caches_of_other_names_hear_nothing(self, medium: SharedMedium) -> None:
+        """Every namespace has its own events, and those of the others leave no gap."""
+        async with joined(medium.bus()) as (one, here), joined(medium.bus("app2")) as (two, there):
+            gaps = len(here.gaps)
+            await one.publish([about("a")])
+            await two.publish([about("b")])
+            await one.publish([about("c")])
+            await here.until(lambda: len(here.events) == 2)
+            await there.until(lambda: bool(there.events))
+            assert (here.names, there.names) == (["a", "c"], ["b"])
+            assert len(here.gaps) == gaps
+
+    async def test_an_idle_bus_is_proven_complete_again_and_again(self, join: Join) -> None:
+        """Without any event, `proven` moves on and never lies in the future."""
+        bus, recorder = await join()
+        first, before, rounds = bus.proven, time.monotonic(), 0
+
+        def counted(connected: bool) -> None:
+            nonlocal rounds
+            rounds += connected
+            recorder._note("again")
+
+        recorder.connected = counted  # type: ignore[method-assign]
+        await recorder.until(lambda: rounds >= 3)
+        assert first < bus.proven <= time.monotonic()
+        assert bus.proven > before - 2

@@ -12,7 +12,7 @@ from typing import Protocol
 import pytest
 import pytest_asyncio
 
-from tiercache.tiers.base import Ask, Basis, Fill, Filled, Leased, Put, RemoteTier, Stored
+from tiercache.tiers.base import Ask, Basis, Fill, Filled, Leased, Operations, RemoteTier, Stored
 
 LEASE = 30.0
 TTL = 60.0
@@ -30,10 +30,16 @@ class Storage(Protocol):
         ...
 
 
-async def load(tier: RemoteTier, key: str, payload: bytes, tags: tuple[str, ...] = ()) -> bool:
+async def load(
+    tier: Operations,
+    key: str,
+    payload: bytes,
+    tags: tuple[str, ...] = (),
+    ttl: float | None = TTL,
+) -> bool:
     """Take a lease and fill it at once, as a load that meets nobody does."""
     [basis] = await tier.lease([Ask(key, tags)], LEASE)
-    [filled] = await tier.fill([Fill(basis, payload, TTL)])
+    [filled] = await tier.fill([Fill(basis, payload, ttl)])
     return filled
 
 
@@ -145,7 +151,6 @@ class TierContract:
         assert await tier.lease([], LEASE) == []
         assert await tier.fill([]) == []
         await tier.release([])
-        await tier.put([])
         await tier.invalidate([], [])
 
     async def test_a_fill_without_ttl_is_kept(self, tier: RemoteTier) -> None:
@@ -327,6 +332,17 @@ class TierContract:
         assert await peer.fill([Fill(stored.basis, b"2", TTL)]) == [True]
         assert await payload_of(tier, "a", ("t",)) == b"2"
 
+    async def test_of_two_refreshes_the_first_stays(
+        self, tier: RemoteTier, peer: RemoteTier
+    ) -> None:
+        """What replaced a value makes its basis void for everybody else."""
+        await load(tier, "a", b"1")
+        stored = await read_one(tier, "a")
+        again = await read_one(peer, "a")
+        assert await peer.fill([Fill(again.basis, b"2", TTL)]) == [True]
+        assert await tier.fill([Fill(stored.basis, b"stale", TTL)]) == [False]
+        assert await payload_of(tier, "a") == b"2"
+
     async def test_a_refresh_of_an_invalidated_value_is_refused(
         self, tier: RemoteTier, peer: RemoteTier
     ) -> None:
@@ -470,7 +486,7 @@ class TierContract:
         assert await tier.renew([*bases, stored.basis], LEASE) == [False] * 5
         assert await payload_of(tier, "a") == b"v"
 
-    # Release and put
+    # Release
 
     async def test_release_empties_its_own_lease_alone(
         self, tier: RemoteTier, peer: RemoteTier
@@ -491,34 +507,6 @@ class TierContract:
         stored = await read_one(tier, "a", ("t",))
         await tier.release([basis, stored.basis])
         assert await payload_of(tier, "a", ("t",)) == b"v"
-
-    async def test_put_replaces_whatever_is_there(self, tier: RemoteTier, peer: RemoteTier) -> None:
-        """Nothing, a lease and a value make way; the load under way is refused."""
-        await tier.put([Put("a", ("t",), b"1", TTL), Put("b", (), b"1", None)])
-        assert await peer.read([Ask("c", ()), Ask("d", ())]) == [None, None]
-        assert await payload_of(peer, "a", ("t",)) == b"1"
-        assert await payload_of(peer, "b") == b"1"
-        await tier.put([Put("a", ("u",), b"2", TTL)])
-        assert await payload_of(peer, "a", ("t",)) is None
-        assert await payload_of(peer, "a", ("u",)) == b"2"
-        [basis] = await peer.lease([Ask("c", ())], LEASE)
-        await tier.put([Put("c", (), b"put", TTL)])
-        assert await peer.fill([Fill(basis, b"stale", TTL)]) == [False]
-        assert await payload_of(tier, "c") == b"put"
-
-    async def test_a_refresh_does_not_undo_a_put(self, tier: RemoteTier, peer: RemoteTier) -> None:
-        """A put after a refresh began makes its basis void."""
-        await load(tier, "a", b"1")
-        stored = await read_one(tier, "a")
-        await peer.put([Put("a", (), b"put", TTL)])
-        assert await tier.fill([Fill(stored.basis, b"stale", TTL)]) == [False]
-        assert await payload_of(tier, "a") == b"put"
-
-    async def test_a_put_ends_with_its_tag(self, tier: RemoteTier) -> None:
-        """What was put is invalidated by its tags like anything else."""
-        await tier.put([Put("a", ("t",), b"1", TTL)])
-        await tier.invalidate([], ["t"])
-        assert await payload_of(tier, "a", ("t",)) is None
 
     # Invalidating, clearing, namespaces
 

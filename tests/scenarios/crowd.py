@@ -1,79 +1,20 @@
 """A process with a cache and a crowd of callers on one key, which does what a test tells it."""
 
 import asyncio
-import json
 import os
-import signal
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
+from tests.scenarios.companion import Companion, obey, started, until
 from tiercache import Cache, DatabaseTier, MemoryTier, RedisTier, lease
 
 
-class Crowd:
-    """The test's end: each method is carried out over there."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self._process = process
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *args: self._ask(name, *args)
-
-    def _ask(self, name: str, *args: Any) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([name, args]) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, "the other process has died"
-        return json.loads(answer)
-
-    @property
-    def pid(self) -> int:
-        """Its process number, which is what its loader returns."""
-        return self._process.pid
-
-    def kill(self) -> None:
-        """End it without a word."""
-        self._process.kill()
-        self._process.wait()
-
-    def stand_still(self) -> None:
-        """Stop it where it is."""
-        self._process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """Let it go on."""
-        self._process.send_signal(signal.SIGCONT)
-
-
-@contextmanager
-def crowd(url: str, *, ttl: float = 5.0) -> Iterator[Crowd]:
+def crowd(url: str, *, ttl: float = 5.0) -> AbstractContextManager[Companion]:
     """Start a process whose cache is on this tier and whose leases are so short, and end it."""
-    process = subprocess.Popen(
-        [sys.executable, __file__, url, str(ttl)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
-    )
-    try:
-        yield Crowd(process)
-        assert process.stdin is not None
-        process.stdin.close()
-        assert process.wait(30) in (0, -signal.SIGKILL)
-    finally:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
+    return started(__file__, url, str(ttl), killed=True)
 
 
 class Program:
@@ -91,7 +32,7 @@ class Program:
 
     def listens(self) -> bool:
         """Wait until the bus is connected."""
-        return self._until(lambda: self.cache._parts.background.bus_connected)
+        return until(lambda: self.cache._parts.background.bus_connected)
 
     def call(self, key: str, how: str, count: int, fails: bool = False) -> None:
         """Have so many callers ask for the key at once, in tasks or in threads."""
@@ -140,19 +81,19 @@ class Program:
 
     def loads(self, count: int) -> bool:
         """Wait until the loader has been called so often for the key."""
-        return self._until(lambda: self.stats()[0] >= count)
+        return until(lambda: self.stats()[0] >= count)
 
     def coalesces(self, count: int) -> bool:
         """Wait until so many callers of the key wait for the loads of others."""
-        return self._until(lambda: self.stats()[1] >= count)
+        return until(lambda: self.stats()[1] >= count)
 
     def settles(self, count: int) -> bool:
         """Wait until so many callers of the key load or wait for the loads of others."""
-        return self._until(lambda: sum(self.stats()) >= count)
+        return until(lambda: sum(self.stats()) >= count)
 
     def looks(self, count: int) -> bool:
         """Wait until the shared tier has been asked in vain so often."""
-        return self._until(lambda: self.cache._parts.guarded[0].counters.misses >= count)
+        return until(lambda: self.cache._parts.guarded[0].counters.misses >= count)
 
     def stats(self) -> tuple[int, int]:
         """Return how often the loader was called, and how many waited for the loads of others."""
@@ -176,24 +117,13 @@ class Program:
             return self.cache.sync.invalidate(tags=[f"tag of {key}"])
         return self.cache.sync.invalidate(key)
 
-    @staticmethod
-    def _until(condition: Any) -> bool:
-        end = time.monotonic() + 30
-        while not condition():
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.002)
-        return True
-
 
 def main(url: str, ttl: str) -> None:
     """Do what is asked, one line at a time."""
     lease.LEASE_TTL = float(ttl)
     program = Program(url)
     with program.cache, program.threads:
-        for line in sys.stdin:
-            name, args = json.loads(line)
-            print(json.dumps(getattr(program, name)(*args)), flush=True)
+        obey(program)
 
 
 if __name__ == "__main__":

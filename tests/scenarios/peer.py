@@ -2,61 +2,18 @@
 
 import asyncio
 import itertools
-import json
 import os
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
-from tiercache import MISSING, Cache, MemoryTier
+from tests.scenarios.companion import Companion, obey, started, until
+from tiercache import Cache, MemoryTier
 
 
-class Peer:
-    """The test's end: each method is carried out over there."""
-
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self._process = process
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *args: self._ask(name, *args)
-
-    def _ask(self, name: str, *args: Any) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([name, args]) + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, "the other process has died"
-        return json.loads(answer)
-
-
-@contextmanager
-def peer(url: str, *, hash_seed: int = 0) -> Iterator[Peer]:
+def peer(url: str, *, hash_seed: int = 0) -> AbstractContextManager[Companion]:
     """Start a process whose cache is on this server or in this file, and end it."""
-    environment = dict(
-        os.environ, PYTHONHASHSEED=str(hash_seed), PYTHONPATH=os.pathsep.join(sys.path)
-    )
-    process = subprocess.Popen(
-        [sys.executable, __file__, url],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    try:
-        yield Peer(process)
-        assert process.stdin is not None
-        process.stdin.close()
-        assert process.wait(20) == 0
-    finally:
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
+    return started(__file__, url, PYTHONHASHSEED=str(hash_seed))
 
 
 _calls = itertools.count(1)
@@ -118,16 +75,16 @@ class Program:
 
     def has_settled(self, number: int) -> bool:
         """Wait until that number was heard: what was told before it has been carried out."""
-        return self._until(lambda: number in self.settled)
+        return until(lambda: number in self.settled)
 
     def listens(self) -> bool:
         """Wait until the bus is connected."""
         self.cache.subscribe("settled", lambda number: self.settled.add(number))
-        return self._until(lambda: self.cache._parts.background.bus_connected)
+        return until(lambda: self.cache._parts.background.bus_connected)
 
     def hears(self, count: int) -> Any:
         """Wait until so many events have been heard."""
-        self._until(lambda: len(self.heard) >= count)
+        until(lambda: len(self.heard) >= count)
         return self.heard
 
     def holds(self, key: str) -> bool:
@@ -136,7 +93,7 @@ class Program:
 
     def loses(self, key: str) -> bool:
         """Wait until L1 has the key no more; False if that does not happen."""
-        return self._until(lambda: not self.holds(key))
+        return until(lambda: not self.holds(key))
 
     def forks(self) -> bool:
         """Fork: the child works and ends, and this process' bus is not disturbed by it."""
@@ -147,7 +104,7 @@ class Program:
             try:
                 self.cache.sync.set("from the child", os.getpid())
                 assert self.cache.sync.get("from the child") == os.getpid()
-                assert self._until(lambda: self.cache._parts.background.bus_connected)
+                assert until(lambda: self.cache._parts.background.bus_connected)
                 self.cache.close()
                 code = 0
             finally:
@@ -157,24 +114,12 @@ class Program:
         assert self.cache._parts.background.bus_connected
         return self.cache._figures.tally.invalidations["gap"] == gaps
 
-    @staticmethod
-    def _until(condition: Any) -> bool:
-        end = time.monotonic() + 15
-        while not condition():
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.002)
-        return True
-
 
 def main(url: str) -> None:
     """Do what is asked, one line at a time."""
     program = Program(url)
     with program.cache:
-        for line in sys.stdin:
-            name, args = json.loads(line)
-            result = getattr(program, name)(*args)
-            print(json.dumps(None if result is MISSING else result), flush=True)
+        obey(program)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.crowd import Crowd, crowd
+from tests.scenarios.companion import Companion
+from tests.scenarios.crowd import crowd
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
@@ -29,7 +30,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="module")
-def crowds(shared: str) -> Iterator[list[Crowd]]:
+def crowds(shared: str) -> Iterator[list[Companion]]:
     """Four processes that listen."""
     with ExitStack() as stack:
         found = [stack.enter_context(crowd(shared)) for _ in range(4)]
@@ -38,7 +39,7 @@ def crowds(shared: str) -> Iterator[list[Crowd]]:
 
 
 @pytest.fixture(scope="module")
-def pair(redis_server: RedisServer) -> Iterator[tuple[Crowd, Crowd]]:
+def pair(redis_server: RedisServer) -> Iterator[tuple[Companion, Companion]]:
     """Two processes on Redis."""
     with crowd(redis_server.url) as one, crowd(redis_server.url) as other:
         assert one.listens()
@@ -47,7 +48,7 @@ def pair(redis_server: RedisServer) -> Iterator[tuple[Crowd, Crowd]]:
 
 
 @pytest.fixture
-def brief(redis_url: str) -> Iterator[tuple[Crowd, Crowd]]:
+def brief(redis_url: str) -> Iterator[tuple[Companion, Companion]]:
     """Two processes of the test's own on Redis, with short leases."""
     with crowd(redis_url, ttl=SHORT) as one, crowd(redis_url, ttl=SHORT) as other:
         assert one.listens()
@@ -55,7 +56,7 @@ def brief(redis_url: str) -> Iterator[tuple[Crowd, Crowd]]:
         yield one, other
 
 
-def gather(crowds: list[Crowd], key: str, how: str, *, fails: bool = False) -> list[Crowd]:
+def gather(crowds: list[Companion], key: str, how: str, *, fails: bool = False) -> list[Companion]:
     """Have everybody call; come back when all load or wait, first those who load."""
     for each in crowds:
         each.call(key, how, CALLERS, fails)
@@ -66,7 +67,7 @@ def gather(crowds: list[Crowd], key: str, how: str, *, fails: bool = False) -> l
 
 
 @pytest.mark.parametrize("how", ["tasks", "threads"])
-def test_a_thousand_callers_of_four_processes(crowds: list[Crowd], how: str) -> None:
+def test_a_thousand_callers_of_four_processes(crowds: list[Companion], how: str) -> None:
     """The loader runs once, and everybody gets what it returned."""
     leader, *others = gather(crowds, f"cold for {how}", how)
     assert leader.stats() == [1, CALLERS - 1]
@@ -79,7 +80,7 @@ def test_a_thousand_callers_of_four_processes(crowds: list[Crowd], how: str) -> 
 
 
 @pytest.mark.parametrize("how", ["tasks", "threads"])
-def test_a_failing_loader(crowds: list[Crowd], how: str) -> None:
+def test_a_failing_loader(crowds: list[Companion], how: str) -> None:
     """It runs at most once in each process, and everybody hears of the failure."""
     gather(crowds, f"failing for {how}", how, fails=True)
     for each in crowds:
@@ -89,7 +90,7 @@ def test_a_failing_loader(crowds: list[Crowd], how: str) -> None:
         assert each.stats()[0] <= 1
 
 
-def lead(one: Crowd, other: Crowd, key: str = "k") -> None:
+def lead(one: Companion, other: Companion, key: str = "k") -> None:
     """Let one load the key, and the other wait for it."""
     one.call(key, "tasks", 1)
     assert one.loads(1)
@@ -98,7 +99,7 @@ def lead(one: Crowd, other: Crowd, key: str = "k") -> None:
 
 
 @pytest.mark.parametrize("how", ["key", "tag", "clear"])
-def test_an_invalidation_while_others_wait(pair: tuple[Crowd, Crowd], how: str) -> None:
+def test_an_invalidation_while_others_wait(pair: tuple[Companion, Companion], how: str) -> None:
     """They begin a load of their own at once, and what was loaded before is stored nowhere."""
     one, other = pair
     key = f"invalidated by {how}"
@@ -113,7 +114,7 @@ def test_an_invalidation_while_others_wait(pair: tuple[Crowd, Crowd], how: str) 
     assert other.get(key) == other.pid
 
 
-def test_a_holder_that_dies(brief: tuple[Crowd, Crowd]) -> None:
+def test_a_holder_that_dies(brief: tuple[Companion, Companion]) -> None:
     """It is replaced when its lease has ended."""
     one, other = brief
     lead(one, other)
@@ -123,7 +124,9 @@ def test_a_holder_that_dies(brief: tuple[Crowd, Crowd]) -> None:
     assert other.results() == [other.pid]
 
 
-def test_a_holder_that_stands_still(pair: tuple[Crowd, Crowd], brief: tuple[Crowd, Crowd]) -> None:
+def test_a_holder_that_stands_still(
+    pair: tuple[Companion, Companion], brief: tuple[Companion, Companion]
+) -> None:
     """It is replaced as if it had died, and what it brings when it goes on is refused."""
     one, other = brief
     lead(one, other)
@@ -138,7 +141,7 @@ def test_a_holder_that_stands_still(pair: tuple[Crowd, Crowd], brief: tuple[Crow
     assert third.get("k") == other.pid
 
 
-def test_a_loader_slower_than_the_lease(brief: tuple[Crowd, Crowd]) -> None:
+def test_a_loader_slower_than_the_lease(brief: tuple[Companion, Companion]) -> None:
     """It keeps its lease alive, so nobody else loads, and its value is stored."""
     one, other = brief
     lead(one, other)

@@ -1,13 +1,14 @@
 """Redis down, hung, killed, full and lied to: reads go on, and nothing stale comes back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import redis
 
 from tests.servers.redis import RedisServer
+from tests.waiting import until
 from tiercache import Cache, MemoryTier, RedisTier
 from tiercache._redis import frames
 from tiercache.codec import Sealer
@@ -18,17 +19,9 @@ SECRET = "a secret of sixteen bytes or more"
 
 
 @pytest.fixture
-async def caches() -> AsyncIterator[Callable[..., Cache]]:
-    """Make caches that are closed on the test's own loop."""
-    made: list[Cache] = []
-
-    def make(*tiers: Any, **options: Any) -> Cache:
-        made.append(Cache(*tiers, **options))
-        return made[-1]
-
-    yield make
-    for cache in made:
-        await cache.aclose()
+def caches(make_cache_here: Callable[..., Cache]) -> Callable[..., Cache]:
+    """Make caches that are closed on the loop of the test."""
+    return make_cache_here
 
 
 @pytest.fixture
@@ -42,16 +35,6 @@ def l2(cache: Cache) -> GuardedTier:
     """Return the cache's Redis tier."""
     [tier] = cache._parts.guarded
     return tier
-
-
-async def until(condition: Callable[[], Any], limit: float = 20.0) -> None:
-    """Wait for something that takes place by itself."""
-    async with asyncio.timeout(limit):
-        while True:
-            found = condition()
-            if await found if isinstance(found, Awaitable) else found:
-                return
-            await asyncio.sleep(0.005)
 
 
 async def loads(cache: Cache, count: int, start: int = 0) -> None:

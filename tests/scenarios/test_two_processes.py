@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.scenarios.peer import Peer, peer
+from tests.scenarios.companion import Companion
+from tests.scenarios.peer import peer
 
 
 @pytest.fixture(params=["redis", "postgresql", "sqlite"])
@@ -17,7 +18,7 @@ def url(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def peers(url: str) -> Iterator[tuple[Peer, Peer]]:
+def peers(url: str) -> Iterator[tuple[Companion, Companion]]:
     """Two processes that listen, with other hash seeds."""
     with peer(url, hash_seed=1) as one, peer(url, hash_seed=2) as other:
         assert one.listens()
@@ -28,14 +29,14 @@ def peers(url: str) -> Iterator[tuple[Peer, Peer]]:
 _numbers = itertools.count(1)
 
 
-def settle(one: Peer, other: Peer) -> None:
+def settle(one: Companion, other: Companion) -> None:
     """Wait until the other has carried out what this one has told: it empties memories, too."""
     number = next(_numbers)
     assert one.settle(number)
     assert other.has_settled(number)
 
 
-def test_set_is_seen(peers: tuple[Peer, Peer]) -> None:
+def test_set_is_seen(peers: tuple[Companion, Companion]) -> None:
     """A value that one sets the other reads, and one that is set anew replaces the other's copy."""
     one, other = peers
     one.set("k", 1, "t")
@@ -48,7 +49,7 @@ def test_set_is_seen(peers: tuple[Peer, Peer]) -> None:
 
 
 @pytest.mark.parametrize("way", ["key", "tag", "clear", "event"])
-def test_memory_is_emptied(peers: tuple[Peer, Peer], way: str) -> None:
+def test_memory_is_emptied(peers: tuple[Companion, Companion], way: str) -> None:
     """An invalidation by key, tag, clear or event in one empties the memory of the other."""
     one, other = peers
     one.rule("changed", [], ["t:{n}"])
@@ -71,7 +72,7 @@ def test_memory_is_emptied(peers: tuple[Peer, Peer], way: str) -> None:
     assert other.holds("kept") == (way != "clear")
 
 
-def test_rules_of_the_other_process_alone(peers: tuple[Peer, Peer]) -> None:
+def test_rules_of_the_other_process_alone(peers: tuple[Companion, Companion]) -> None:
     """An event is carried out by the rules of whoever hears it, for both, and is delivered."""
     one, other = peers
     other.rule("changed", ["k:{n}"], [])
@@ -88,7 +89,7 @@ def test_rules_of_the_other_process_alone(peers: tuple[Peer, Peer]) -> None:
     assert one.get("k:2") == 2
 
 
-def test_a_function_of_two_processes(peers: tuple[Peer, Peer]) -> None:
+def test_a_function_of_two_processes(peers: tuple[Companion, Companion]) -> None:
     """One function has one key in every process, whatever the hash seed: loaded once for both."""
     one, other = peers
     assert one.key(1) == other.key(1)
@@ -103,7 +104,7 @@ def test_a_function_of_two_processes(peers: tuple[Peer, Peer]) -> None:
     assert one.load(1) == 1
 
 
-def test_a_forked_child(peers: tuple[Peer, Peer]) -> None:
+def test_a_forked_child(peers: tuple[Companion, Companion]) -> None:
     """A child of a fork has a working cache and bus, and its parent's go on undisturbed."""
     one, other = peers
     one.set("k", 1)

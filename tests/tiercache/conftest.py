@@ -1,5 +1,5 @@
 """Caches for these tests."""
 
-from tests.caches import cache, clock, make_cache
+from tests.caches import cache, clock, make_cache, make_cache_here
 
-__all__ = ["cache", "clock", "make_cache"]
+__all__ = ["cache", "clock", "make_cache", "make_cache_here"]

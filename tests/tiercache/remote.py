@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from tiercache.errors import TierError
-from tiercache.tiers.base import Ask, Basis, Fill, Filled, Leased, Put, Stored
+from tiercache.tiers.base import Ask, Basis, Fill, Filled, Leased, Stored
 
 Kind = Literal["redis", "database"]
 
@@ -126,13 +126,6 @@ class FakeRemote:
         self.leases.pop(key, None)
         self.values[key] = fill.basis._replace(token=self._token()), fill.payload
         return Filled.AWAITED if self._heed(key) else Filled.STORED
-
-    async def put(self, puts: Sequence[Put]) -> None:
-        """As `Operations.put`."""
-        self._asked("put")
-        for put in puts:
-            self.leases.pop(put.key, None)
-            self.values[put.key] = self._basis(put.key, put.tags), put.payload
 
     async def invalidate(
         self, keys: Sequence[str], tags: Sequence[str], events: Sequence[bytes] = ()

@@ -4,7 +4,7 @@ import copy
 import pickle
 
 from tiercache import MISSING
-from tiercache.entry import FOREVER, Mark, Slot
+from tiercache.entry import FOREVER, SHARING, Mark, Slot
 
 
 def slot(**options: object) -> Slot:
@@ -57,3 +57,38 @@ def test_retire_leaves_the_alias_of_another() -> None:
     new.name(table, "alias")
     old.retire()
     assert table == {"alias": new}
+
+
+def test_a_slot_of_several_functions() -> None:
+    """Each finds it by its own alias, named once or twice, and none does when it is retired."""
+    one = slot()
+    tables: list[dict[object, Slot]] = [{}, {}, {}]
+    one.name(tables[0], 0)
+    for _ in range(2):
+        for number, table in enumerate(tables):
+            one.share(table, number)
+    assert tables == [{0: one}, {1: one}, {2: one}]
+    one.retire()
+    assert tables == [{}, {}, {}]
+    assert one.table is one.alias is None
+
+
+def test_a_slot_of_too_many_functions() -> None:
+    """Those that were named first forget it, so that what is defined again leaves nothing."""
+    one = slot()
+    tables: list[dict[object, Slot]] = [{} for _ in range(SHARING + 2)]
+    one.name(tables[0], "alias")
+    for table in tables[1:]:
+        one.share(table, "alias")
+    assert [bool(table) for table in tables] == [False] * 2 + [True] * SHARING
+
+
+def test_retire_leaves_the_aliases_of_others() -> None:
+    """A shared slot takes out its own aliases alone."""
+    old, new = slot(), slot()
+    tables: list[dict[object, Slot]] = [{}, {}]
+    old.name(tables[0], "alias")
+    old.share(tables[1], "alias")
+    new.name(tables[1], "alias")
+    old.retire()
+    assert tables == [{}, {"alias": new}]

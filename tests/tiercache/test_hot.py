@@ -433,3 +433,31 @@ async def test_a_load_that_lands_after_its_function_has_moved(
     assert await load() == 2
     assert two.stats().loads == 1
     configure(Cache())
+
+
+def test_two_functions_of_one_key(cache: Cache) -> None:
+    """Both find the entry by themselves once they have met it, and an invalidation is for both."""
+    calls: list[str] = []
+
+    @cache.cached(ttl=60, key="user:{id}", tags=["users"])
+    def one(id: int) -> str:
+        calls.append("one")
+        return f"one {len(calls)}"
+
+    @cache.cached(ttl=60, key="user:{user}", tags=["users"])
+    def other(user: int) -> str:
+        calls.append("other")
+        return f"other {len(calls)}"
+
+    tables = [
+        function._self_definition.hot.table  # type: ignore[attr-defined]
+        for function in (one, other)
+    ]
+    assert one(1) == other(1) == other(1) == one(1) == "one 1"
+    assert tables[0][1] is tables[1][1]
+    cache.sync.invalidate(tags=["users"])
+    assert other(1) == one(1) == other(1) == "other 2"
+    assert tables[0][1] is tables[1][1]
+    cache.sync.invalidate("user:1")
+    assert [1 in table for table in tables] == [False, False]
+    assert one(1) == other(1) == "one 3"

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.tiercache.remote import FakeRemote
+from tests.waiting import until
 from tiercache import Cache, MemoryTier, lease
 from tiercache.bus.base import Listener
 from tiercache.bus.local import LocalBus
@@ -30,9 +31,7 @@ class Source:
 
     async def reached(self, calls: int) -> None:
         """Come back when it has been called so often."""
-        async with asyncio.timeout(10):
-            while self.calls < calls:
-                await asyncio.sleep(0.001)
+        await until(lambda: self.calls >= calls)
 
     async def __call__(self) -> int:
         """Answer with the number of the call."""
@@ -83,9 +82,25 @@ class Pair:
 
     async def waiting(self, cache: Cache, count: int = 1) -> None:
         """Come back when so many loads of the cache wait for a load elsewhere."""
-        async with asyncio.timeout(10):
-            while cache.stats().coalesced < count:
-                await asyncio.sleep(0.001)
+        await until(lambda: cache.stats().coalesced >= count)
+
+    async def led(self, source: Source, **options: Any) -> asyncio.Task[Any]:
+        """Have the one cache load, and come back when its loader has been called."""
+        call = self.one.get_or_load("k", source, **{"ttl": 60, **options})
+        task = asyncio.create_task(call)
+        await bounded(source.called.wait())
+        return task
+
+    async def followed(self, loader: Callable[[], Any], **options: Any) -> asyncio.Task[Any]:
+        """Ask the other cache for the same, and come back when it waits for the one."""
+        call = self.other.get_or_load("k", loader, **{"ttl": 60, **options})
+        task = asyncio.create_task(call)
+        await self.waiting(self.other)
+        return task
+
+    async def both(self, source: Source, **options: Any) -> tuple[asyncio.Task[Any], ...]:
+        """Have the one load, and the other wait for it."""
+        return await self.led(source, **options), await self.followed(source, **options)
 
 
 @pytest_asyncio.fixture
@@ -107,10 +122,7 @@ async def bounded(work: Awaitable[Any]) -> Any:
 async def test_one_load_for_two(pair: Pair) -> None:
     """Who finds somebody else's lease waits for what that one loads."""
     source = Source()
-    first = asyncio.create_task(pair.one.get_or_load("k", source, ttl=60))
-    await source.called.wait()
-    second = asyncio.create_task(pair.other.get_or_load("k", source, ttl=60))
-    await pair.waiting(pair.other)
+    first, second = await pair.both(source)
     source.gate.set()
     assert await bounded(asyncio.gather(first, second)) == [1, 1]
     stats = pair.other.stats()
@@ -121,10 +133,7 @@ async def test_one_load_for_two(pair: Pair) -> None:
 async def test_waiting_is_not_asking_again_and_again(pair: Pair) -> None:
     """From its lease to its value, who waits asks the tier once."""
     source = Source()
-    first = asyncio.create_task(pair.one.get_or_load("k", source, ttl=60))
-    await source.called.wait()
-    second = asyncio.create_task(pair.other.get_or_load("k", source, ttl=60))
-    await pair.waiting(pair.other)
+    first, second = await pair.both(source)
     pair.remote.log.clear()
     source.gate.set()
     await bounded(asyncio.gather(first, second))
@@ -146,10 +155,7 @@ async def test_round_trips(pair: Pair) -> None:
 async def test_events_name_keys_alone(pair: Pair) -> None:
     """What wakes the others says which keys, and nothing of their values."""
     source = Source()
-    first = asyncio.create_task(pair.one.get_or_load("k", source, ttl=60))
-    await source.called.wait()
-    second = asyncio.create_task(pair.other.get_or_load("k", source, ttl=60))
-    await pair.waiting(pair.other)
+    first, second = await pair.both(source)
     source.gate.set()
     await bounded(asyncio.gather(first, second))
     [event] = pair.bus.sent
@@ -159,8 +165,7 @@ async def test_events_name_keys_alone(pair: Pair) -> None:
 async def test_it_is_told_although_it_comes_before_the_answer(pair: Pair) -> None:
     """A load that lands while another asks for its lease wakes that one: no wake-up is lost."""
     source = Source()
-    first = asyncio.create_task(pair.one.get_or_load("k", source, ttl=60))
-    await source.called.wait()
+    first = await pair.led(source)
     ask = pair.remote.lease
 
     async def slow(asks: Sequence[Ask], ttl: float, patient: bool = False) -> Any:
@@ -193,11 +198,7 @@ async def test_a_failing_load_runs_once_in_each(pair: Pair) -> None:
 async def test_what_is_not_stored_is_loaded_by_each(pair: Pair) -> None:
     """A value that the policy does not keep wakes the others, who load for themselves."""
     source = Source()
-    options: dict[str, Any] = {"ttl": 60, "cache_if": lambda value: False}
-    first = asyncio.create_task(pair.one.get_or_load("k", source, **options))
-    await source.called.wait()
-    second = asyncio.create_task(pair.other.get_or_load("k", source, **options))
-    await pair.waiting(pair.other)
+    first, second = await pair.both(source, cache_if=lambda value: False)
     source.gate.set()
     assert await bounded(asyncio.gather(first, second)) == [1, 2]
 
@@ -205,10 +206,7 @@ async def test_what_is_not_stored_is_loaded_by_each(pair: Pair) -> None:
 async def test_a_cancelled_load_is_taken_up(pair: Pair) -> None:
     """When nobody wants it any more over there, who waits here loads at once."""
     source = Source()
-    first = asyncio.create_task(pair.one.get_or_load("k", source, ttl=60))
-    await source.called.wait()
-    second = asyncio.create_task(pair.other.get_or_load("k", source, ttl=60))
-    await pair.waiting(pair.other)
+    first, second = await pair.both(source)
     first.cancel()
     await source.reached(2)
     source.gate.set()
@@ -220,16 +218,13 @@ async def test_an_invalidation_wakes_those_who_wait(pair: Pair, way: str) -> Non
     """They begin a load of their own at once, and never get what was loaded before."""
     old, new = Source(), Source()
     new.gate.set()
-    options: dict[str, Any] = {"ttl": 60, "tags": ["t"]}
-    first = asyncio.create_task(pair.one.get_or_load("k", old, **options))
-    await old.called.wait()
+    first = await pair.led(old, tags=["t"])
 
     async def load() -> str:
         await new()
         return "new"
 
-    second = asyncio.create_task(pair.other.get_or_load("k", load, **options))
-    await pair.waiting(pair.other)
+    second = await pair.followed(load, tags=["t"])
     if way == "key":
         await pair.one.invalidate("k")
     elif way == "tag":
@@ -247,15 +242,13 @@ async def test_an_invalidation_wakes_those_who_wait(pair: Pair, way: str) -> Non
 async def test_nobody_joins_a_load_from_before_an_invalidation(pair: Pair) -> None:
     """Who comes after the invalidation of a tag does not wait for a load that it made void."""
     old = Source()
-    options: dict[str, Any] = {"ttl": 60, "tags": ["t"]}
-    first = asyncio.create_task(pair.one.get_or_load("k", old, **options))
-    await old.called.wait()
+    first = await pair.led(old, tags=["t"])
     await pair.other.invalidate(tags=["t"])
 
     async def load() -> str:
         return "new"
 
-    assert await bounded(pair.other.get_or_load("k", load, **options)) == "new"
+    assert await bounded(pair.other.get_or_load("k", load, ttl=60, tags=["t"])) == "new"
     old.gate.set()
     await bounded(first)
     assert await pair.other.get("k") == "new"
@@ -264,10 +257,7 @@ async def test_nobody_joins_a_load_from_before_an_invalidation(pair: Pair) -> No
 async def test_a_set_wakes_those_who_wait(pair: Pair) -> None:
     """A value that somebody brings along ends the waiting."""
     source = Source()
-    first = asyncio.create_task(pair.one.get_or_load("k", source, ttl=60))
-    await source.called.wait()
-    second = asyncio.create_task(pair.other.get_or_load("k", source, ttl=60))
-    await pair.waiting(pair.other)
+    first, second = await pair.both(source)
     await pair.one.set("k", 7)
     assert await bounded(second) == 7
     source.gate.set()
@@ -293,8 +283,7 @@ async def test_patience_ends(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(lease, "WAIT_LIMIT", 0.05)
     source, mine = Source(), Source()
     mine.gate.set()
-    first = asyncio.create_task(pair.one.get_or_load("k", source, ttl=60))
-    await source.called.wait()
+    first = await pair.led(source)
     assert await bounded(pair.other.get_or_load("k", mine, ttl=60)) == 1
     source.gate.set()
     await bounded(first)
@@ -348,8 +337,7 @@ async def test_batches_that_cross(pair: Pair) -> None:
     pair.remote.left = 0.05
     first = asyncio.create_task(one(["a", "b"]))
     await pair.waiting(pair.one, 0)
-    while not loaded:
-        await asyncio.sleep(0.001)
+    await until(lambda: bool(loaded))
     assert isinstance(theirs, Basis)
     await pair.remote.release([theirs])
     second = asyncio.create_task(other(["b", "a"]))
@@ -374,10 +362,7 @@ async def test_without_a_bus_nobody_waits() -> None:
 async def test_trouble_of_the_bus_wakes_all(pair: Pair, how: str) -> None:
     """When the bus goes, or has missed something, who waits looks again; without it, he loads."""
     source = Source()
-    first = asyncio.create_task(pair.one.get_or_load("k", source, ttl=60))
-    await source.called.wait()
-    second = asyncio.create_task(pair.other.get_or_load("k", source, ttl=60))
-    await pair.waiting(pair.other)
+    first, second = await pair.both(source)
     pair.remote.log.clear()
     other = pair.other._parts.background
     if how == "gone":
@@ -385,9 +370,7 @@ async def test_trouble_of_the_bus_wakes_all(pair: Pair, how: str) -> None:
         await source.reached(2)
     else:
         other.gap("for the test")
-        async with asyncio.timeout(10):
-            while pair.remote.log != ["redis read", "redis lease"]:
-                await asyncio.sleep(0.001)
+        await until(lambda: pair.remote.log == ["redis read", "redis lease"])
         assert source.calls == 1
     source.gate.set()
     await bounded(asyncio.gather(first, second))
@@ -406,8 +389,7 @@ async def test_a_tier_that_is_away_is_not_waited_for(pair: Pair) -> None:
 async def test_a_forced_refresh_waits_for_nobody(pair: Pair) -> None:
     """It takes the lease over, and what it brings is what the others get."""
     source = Source()
-    first = asyncio.create_task(pair.one.get_or_load("k", source, ttl=60))
-    await source.called.wait()
+    first = await pair.led(source)
 
     @pair.other.cached(ttl=60, key="k")
     async def load() -> str:
@@ -441,11 +423,9 @@ async def test_one_load_of_what_has_expired(pair: Pair) -> None:
     """A value that may stand in stays where it is, and yet one alone loads the next."""
     source = await warm(pair, **STALE)
     pair.clock.advance(15)
-    first = asyncio.create_task(pair.one.get_or_load("k", source, **STALE))
-    await source.called.wait()
+    first = await pair.led(source, **STALE)
     assert set(pair.remote.values) == {"k"}
-    second = asyncio.create_task(pair.other.get_or_load("k", source, **STALE))
-    await pair.waiting(pair.other)
+    second = await pair.followed(source, **STALE)
     source.gate.set()
     assert await bounded(asyncio.gather(first, second)) == [2, 2]
     assert source.calls == 2
@@ -457,10 +437,7 @@ async def test_a_failing_load_of_what_has_expired(pair: Pair) -> None:
     source = await warm(pair, **STALE)
     pair.clock.advance(15)
     source.error = ValueError("down")
-    first = asyncio.create_task(pair.one.get_or_load("k", source, **STALE))
-    await source.called.wait()
-    second = asyncio.create_task(pair.other.get_or_load("k", source, **STALE))
-    await pair.waiting(pair.other)
+    first, second = await pair.both(source, **STALE)
     source.gate.set()
     assert await bounded(asyncio.gather(first, second)) == [1, 1]
     assert source.calls == 3
@@ -474,11 +451,8 @@ async def test_one_refresh_ahead(pair: Pair) -> None:
     assert await pair.one.get_or_load("k", source, **AHEAD) == 1
     await source.called.wait()
     assert await pair.other.get_or_load("k", source, **AHEAD) == 1
-    async with asyncio.timeout(10):
-        while pair.remote.log.count("redis lease") < 2:
-            await asyncio.sleep(0.001)
-        while pair.other._parts.leases._waits:
-            await asyncio.sleep(0.001)
+    await until(lambda: pair.remote.log.count("redis lease") >= 2)
+    await until(lambda: not pair.other._parts.leases._waits)
     assert pair.other.stats().coalesced == 0
     source.gate.set()
     async with asyncio.timeout(10):
@@ -526,8 +500,7 @@ async def test_a_value_of_other_tags_is_replaced(pair: Pair) -> None:
 async def test_threads_wait_too(pair: Pair) -> None:
     """A sync caller waits in its thread."""
     source = Source()
-    first = asyncio.create_task(pair.one.get_or_load("k", source, ttl=60))
-    await source.called.wait()
+    first = await pair.led(source)
     second = asyncio.create_task(
         asyncio.to_thread(pair.other.sync.get_or_load, "k", lambda: "mine", ttl=60)
     )
@@ -539,8 +512,7 @@ async def test_threads_wait_too(pair: Pair) -> None:
 async def test_a_sync_call_does_not_wait_for_the_loop_it_blocks(pair: Pair) -> None:
     """The load that has the lease runs on that very loop, and could never land."""
     source = Source()
-    first = asyncio.create_task(pair.one.get_or_load("k", source, ttl=60))
-    await source.called.wait()
+    first = await pair.led(source)
     assert pair.one.sync.get_or_load("k", lambda: "mine", ttl=60) == "mine"
     source.gate.set()
     assert await bounded(first) in (1, "mine")
@@ -583,9 +555,7 @@ async def test_leases_are_kept_alive(pair: Pair, monkeypatch: pytest.MonkeyPatch
     remote, source = FakeRemote("redis"), Source()
     async with Cache(remote, bus=Tapped()) as cache:
         first = asyncio.create_task(cache.get_or_load("k", source, ttl=60))
-        async with asyncio.timeout(10):
-            while remote.log.count("redis renew") < 3:
-                await asyncio.sleep(0.001)
+        await until(lambda: remote.log.count("redis renew") >= 3)
         source.gate.set()
         await first
         assert cache._parts.leases._held == {}
@@ -614,8 +584,7 @@ def test_leases_of_threads_are_kept_alive(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_a_lost_lease_is_let_go(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease that the tier has forgotten is not renewed again."""
     source = Source()
-    first = asyncio.create_task(pair.one.get_or_load("k", source, ttl=60))
-    await source.called.wait()
+    first = await pair.led(source)
     leases = pair.one._parts.leases
     assert len(leases._held) == 1
     await leases.renew()
@@ -640,7 +609,5 @@ async def test_nothing_is_left_behind(pair: Pair) -> None:
     await bounded(asyncio.gather(lost, *tasks, return_exceptions=True))
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda each: each.sync.get_or_load("s", lambda: 1), pair.caches))
-    async with asyncio.timeout(10):
-        for cache in pair.caches:
-            while cache._parts.leases._held or cache._parts.leases._waits:
-                await asyncio.sleep(0.001)
+    for leases in (cache._parts.leases for cache in pair.caches):
+        await until(lambda leases=leases: not (leases._held or leases._waits))

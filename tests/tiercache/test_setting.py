@@ -18,17 +18,9 @@ class Rollback(Exception):
 
 
 @pytest.fixture
-async def make_cache() -> AsyncIterator[Callable[..., Cache]]:
-    """Make caches that are closed on the loop that they have connections on."""
-    made: list[Cache] = []
-
-    def make(*tiers: Any, **options: Any) -> Cache:
-        made.append(Cache(*tiers, **options))
-        return made[-1]
-
-    yield make
-    for cache in made:
-        await cache.aclose()
+def make_cache(make_cache_here: Callable[..., Cache]) -> Callable[..., Cache]:
+    """Make caches that are closed on the loop of the test."""
+    return make_cache_here
 
 
 @pytest.fixture

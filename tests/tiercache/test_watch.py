@@ -8,12 +8,12 @@ import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from poolkit import Pool, TransactionError
 from tests.servers.postgres import PostgresServer
+from tests.waiting import until
 from tiercache import Cache, CacheClosed, DatabaseTier, KeyTemplateError, MemoryTier, RedisTier
 from tiercache import watch as watching
 from tiercache.errors import PolicyError, TierError
@@ -25,17 +25,9 @@ TRIGGERS = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'tiercache_watch%'
 
 
 @pytest.fixture
-async def make_cache() -> AsyncIterator[MakeCache]:
-    """Make caches that are closed after the test, on the loop that they were used on."""
-    made: list[Cache] = []
-
-    def make(*tiers: Any, **options: Any) -> Cache:
-        made.append(Cache(*tiers, **options))
-        return made[-1]
-
-    yield make
-    for cache in made:
-        await cache.aclose()
+def make_cache(make_cache_here: MakeCache) -> MakeCache:
+    """Make caches that are closed on the loop of the test."""
+    return make_cache_here
 
 
 @pytest.fixture(params=["postgres", "sqlite"])
@@ -58,13 +50,6 @@ async def postgres(postgres_dsn: str) -> AsyncIterator[Pool]:
         await pool.execute(USERS)
         await pool.execute("INSERT INTO users VALUES (1, 'old', 'acme')")
         yield pool
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Wait until it holds."""
-    async with asyncio.timeout(20):
-        while not await condition():
-            await asyncio.sleep(0.005)
 
 
 class Reader:

@@ -1,9 +1,9 @@
-"""The connections of one event loop: whatever is asked in one tick goes out as one pipeline.
+"""The connections of one event loop: whatever is asked in one turn of it goes out together.
 
-A call is put into a queue and a worker task takes as many as wait, so a thousand concurrent calls
-need one connection, not a thousand; beyond `max_links` workers, calls wait for the next free one.
-The workers are tasks of their own: a caller that is cancelled leaves the others, and the
-connection, alone.
+A call is written at once where nothing is under way, and otherwise with all others of this turn of
+the loop; nobody waits for the answers of others before it is sent. So a thousand concurrent calls
+need one connection; another one is opened when `BATCH` commands wait for their answers on each that
+is there, and when there may be no more, calls wait for room.
 """
 
 from __future__ import annotations
@@ -13,27 +13,22 @@ import contextvars
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from redis.exceptions import ConnectionError as ConnectionLost
-from redis.exceptions import ReadOnlyError
 
 from tiercache._deadline import Deadline
 from tiercache._redis.address import Address
 from tiercache._redis.failures import tier_error
-from tiercache._redis.link import Command, Link, Reply
+from tiercache._redis.link import Command, Link
+from tiercache._redis.wire import Answer, Call, Wire
+
+__all__ = ["BATCH", "Answer", "Client", "RunChanged"]
 
 BATCH: Final = 1024
-"""Commands in one pipeline; a call with more of them goes alone."""
+"""Commands on their way on one connection; a call with more of them goes alone."""
 
 _log = logging.getLogger("tiercache.redis")
-
-
-class Answer(NamedTuple):
-    """The replies to a call, refusals among them, and the run of the server that gave them."""
-
-    replies: list[Reply]
-    run: bytes
 
 
 class RunChanged(Exception):
@@ -42,22 +37,6 @@ class RunChanged(Exception):
     def __init__(self, run: bytes) -> None:
         super().__init__("the server is another one, or was started anew")
         self.run = run
-
-
-class _Call:
-    __slots__ = ("commands", "future", "operation", "run")
-
-    def __init__(
-        self,
-        commands: Sequence[Command],
-        operation: str,
-        run: bytes | None,
-        future: asyncio.Future[Answer],
-    ) -> None:
-        self.commands = commands
-        self.operation = operation
-        self.run = run
-        self.future = future
 
 
 class Client:
@@ -71,10 +50,14 @@ class Client:
         self._timeout = timeout
         self._max_links = max_links
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[_Call] = deque()
-        self._idle: list[Link] = []
-        self._workers: set[asyncio.Task[None]] = set()
-        self._starting = False
+        self._queue: deque[Call] = deque()
+        self._wires: list[Wire] = []
+        self._retired: set[Wire] = set()
+        """No more calls are sent on these; closed when the last was answered."""
+        self._spent: list[Wire] = []
+        """Broken ones that redis-py has not let go of yet."""
+        self._flushing = False
+        self._connecting: asyncio.Task[None] | None = None
         self._context = contextvars.Context()
         self._lifetime = self._live()
         self.closed = False
@@ -96,140 +79,144 @@ class Client:
         The future raises `TierError`, or `RunChanged` where ``run`` is not the server's.
         """
         future: asyncio.Future[Answer] = self._loop.create_future()
-        self._queue.append(_Call(commands, operation, run, future))
-        self._employ()
+        self._queue.append(Call(commands, operation, run, future))
+        if not self._flushing:
+            if self._wires and not self._wires[0].load:
+                self._flush()  # nothing is under way that it could travel with
+            else:
+                self._flushing = True
+                self._loop.call_soon(self._flush, context=self._context)
         return future
 
     async def aclose(self) -> None:
         """Let calls under way finish, within the timeout, and close every connection."""
         await self._lifetime.aclose()
 
+    # -- what a wire tells
+
+    def lost(self, wire: Wire, calls: list[Call], cause: BaseException) -> None:
+        """Send again, once, what an old connection left unanswered; else tell who waits."""
+        if wire in self._wires:
+            self._wires.remove(wire)
+        self._retired.discard(wire)
+        self._spent.append(wire)
+        # The server closed it while it was idle, or restarts; everything may be sent twice.
+        retry = wire.answered and not isinstance(cause, TimeoutError)
+        again = [call for call in calls if retry and not call.sent_before]
+        self._fail([call for call in calls if not retry or call.sent_before], cause)
+        for call in again:
+            call.sent_before = True
+            call.replies = []
+        self._queue.extendleft(reversed(again))
+        if isinstance(cause, TimeoutError):
+            # Where the network swallowed this connection it has swallowed the others too, at the
+            # price of one timeout each.
+            for other in [*self._wires, *self._retired]:
+                other.give_up(cause)
+            self._fail_queue(cause)
+        elif not wire.answered:
+            self._fail_queue(cause)  # who still waits would find the same
+        self.freed()
+
+    def freed(self) -> None:
+        """Send what has waited for room."""
+        if self._retired:
+            for wire in [wire for wire in self._retired if not wire.load]:
+                wire.give_up(ConnectionLost("it was not wanted any more"))
+        if self._queue and not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush, context=self._context)
+
+    def demoted(self) -> None:
+        """Use none of the connections that are there for anything new."""
+        self._retired.update(self._wires)
+        self._wires.clear()
+
+    # -- how
+
+    def _flush(self) -> None:
+        self._flushing = False
+        queue = self._queue
+        while queue:
+            wire = next((w for w in self._wires if w.load < BATCH and not w.paused), None)
+            if wire is None:
+                self._connect_another()
+                return
+            room = BATCH - wire.load
+            batch: list[Call] = []
+            while queue and (len(queue[0].commands) <= room or not wire.load + len(batch)):
+                call = queue.popleft()
+                if call.future.done():
+                    continue
+                if call.run is not None and call.run != wire.run:
+                    call.future.set_exception(RunChanged(wire.run))
+                    continue
+                room -= len(call.commands)
+                batch.append(call)
+            if batch:
+                wire.send(batch)
+            elif queue:  # its next call is too long for what room there is
+                self._connect_another()
+                return
+
+    def _connect_another(self) -> None:
+        """Open one more connection for those who wait, if there may be one."""
+        if self._connecting is None and len(self._wires) + len(self._retired) < self._max_links:
+            # It belongs to none of those who wait: its context is empty.
+            self._connecting = self._loop.create_task(self._connect(), context=self._context)
+
+    async def _connect(self) -> None:
+        try:
+            async with Deadline(self._timeout):
+                await self._bury()
+                link = await Link.open(self._address, self._options)
+            wire = Wire(link, self, self._timeout)
+            self.run = wire.run
+            self._wires.append(wire)
+        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for an answer
+            self._fail_queue(error)
+        finally:
+            self._connecting = None
+        self.freed()
+
+    async def _bury(self) -> None:
+        spent, self._spent = self._spent, []
+        for wire in spent:
+            await wire.close()
+
     async def _live(self) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
             self.closed = True
-            if self._workers:
-                await asyncio.wait(self._workers, timeout=self._timeout)
-                for worker in self._workers:
-                    worker.cancel()
-            self._fail(list(self._queue), ConnectionLost("the client was closed"))
-            self._queue.clear()
-            await self._drop_idle()
-            # A transport closes its socket in the next turn of the loop, which may be the last.
-            await asyncio.sleep(0)
+            await self._end()
 
-    def _employ(self) -> None:
-        """Start a worker unless one is about to look at the queue, or there are enough."""
-        if self._starting or len(self._workers) >= self._max_links:
-            return
-        self._starting = True
-        # No worker belongs to the caller whose turn it happened to be: its context is empty.
-        worker = self._loop.create_task(self._work(), context=self._context)
-        self._workers.add(worker)
-        worker.add_done_callback(self._dismiss)
+    async def _end(self) -> None:
+        waiting = [call.future for call in self._queue]
+        for wire in (*self._wires, *self._retired):
+            waiting += wire.waiting
+        if waiting:
+            await asyncio.wait(waiting, timeout=self._timeout)
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait((self._connecting,))
+        cause = ConnectionLost("the client was closed")
+        self._fail_queue(cause)
+        for wire in [*self._wires, *self._retired]:
+            wire.give_up(cause)
+        self._fail_queue(cause)
+        await self._bury()
+        # A transport closes its socket in the next turn of the loop, which may be the last.
+        await asyncio.sleep(0)
 
-    def _dismiss(self, worker: asyncio.Task[None]) -> None:
-        self._workers.discard(worker)
-        if not worker.cancelled() and (error := worker.exception()) is not None:
-            _log.error("a Redis worker failed", exc_info=error)
-        if self._queue and not self.closed:
-            self._employ()
+    def _fail_queue(self, cause: BaseException) -> None:
+        calls = list(self._queue)
+        self._queue.clear()
+        self._fail(calls, cause)
 
-    async def _work(self) -> None:
-        """Serve the queue until it is empty or the server fails."""
-        link: Link | None = None
-        batch: list[_Call] = []
-        try:
-            while self._queue:
-                async with Deadline(self._timeout):
-                    reused = link is not None or bool(self._idle)
-                    if link is None:
-                        link = self._idle.pop() if self._idle else await self._connect()
-                    self._starting = False
-                    batch = self._take(link.run)
-                    try:
-                        replies = await self._exchange(link, batch)
-                    except (ConnectionLost, OSError):
-                        link = None
-                        if not reused:
-                            raise
-                        # The server closed it while it was idle; all others are as old, and
-                        # everything that is sent may be sent twice.
-                        await self._drop_idle()
-                        link = await self._connect()
-                        batch = self._still_meant(batch, link.run)
-                        replies = await self._exchange(link, batch)
-                    batch = []
-                if any(isinstance(reply, ReadOnlyError) for reply in replies):
-                    # A failover: this server is a replica now, and its address may be another's.
-                    await self._drop_idle()
-                    break
-            else:
-                if link is not None and not self.closed:
-                    self._idle.append(link)
-                    link = None
-        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for an answer
-            # Who still waits in the queue would find the same; and where the network swallowed this
-            # connection it has swallowed the others too, at the price of one timeout each.
-            self._fail([*batch, *self._queue], error)
-            self._queue.clear()
-            await self._drop_idle()
-        except BaseException as error:
-            self._fail(batch, error)
-            raise
-        finally:
-            self._starting = False
-            if link is not None:
-                await link.close()
-
-    async def _connect(self) -> Link:
-        link = await Link.open(self._address, self._options)
-        self.run = link.run
-        return link
-
-    def _take(self, run: bytes) -> list[_Call]:
-        """Take from the queue what goes into one pipeline."""
-        queue = self._queue
-        batch: list[_Call] = []
-        room = BATCH
-        while queue and (not batch or len(queue[0].commands) <= room):
-            call = queue.popleft()
-            room -= len(call.commands)
-            batch.append(call)
-        return self._still_meant(batch, run)
-
-    def _still_meant(self, calls: list[_Call], run: bytes) -> list[_Call]:
-        meant = []
-        for call in calls:
-            if call.future.done():
-                continue
-            if call.run is not None and call.run != run:
-                call.future.set_exception(RunChanged(run))
-            else:
-                meant.append(call)
-        return meant
-
-    async def _exchange(self, link: Link, batch: list[_Call]) -> list[Reply]:
-        if not batch:
-            return []
-        replies = await link.exchange([command for call in batch for command in call.commands])
-        at = 0
-        for call in batch:
-            end = at + len(call.commands)
-            if not call.future.done():
-                call.future.set_result(Answer(replies[at:end], link.run))
-            at = end
-        return replies
-
-    def _fail(self, calls: Sequence[_Call], cause: BaseException) -> None:
+    def _fail(self, calls: Sequence[Call], cause: BaseException) -> None:
         for call in calls:
             if not call.future.done():
                 error = tier_error(cause, self._address, call.operation)
                 error.__cause__ = cause
                 call.future.set_exception(error)
-
-    async def _drop_idle(self) -> None:
-        idle, self._idle = self._idle, []
-        for link in idle:
-            await link.close()

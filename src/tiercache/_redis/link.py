@@ -6,6 +6,7 @@ not every reply was read is closed, whatever the reason, so a reply never reache
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -69,6 +70,15 @@ class Link:
             for n, reply in zip(unknown, answers[len(loads) :], strict=True):
                 replies[n] = reply
         return replies
+
+    def hand_over(self, protocol: asyncio.Protocol) -> asyncio.Transport:
+        """Let somebody else read and write from now on; `close` stays to be called.
+
+        redis-py has no public way to its transport, and none to read without a task that waits.
+        """
+        transport: asyncio.Transport = self._connection._writer.transport
+        transport.set_protocol(protocol)
+        return transport
 
     async def close(self) -> None:
         """Close the socket without waiting for the server."""

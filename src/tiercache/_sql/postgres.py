@@ -161,11 +161,6 @@ class Postgres:
         rows = yield Statement(self._sql.fill, args)
         return {str(token): bool(awaited) for token, awaited in rows}
 
-    def put(self, namespace: str, tags: list[str], values: list[Value]) -> Program[None]:
-        """Replace whatever is there."""
-        args = (namespace, *_columns(values, len(Value._fields)), tags, longest(values))
-        yield Statement(self._sql.put, args)
-
     def delete_keys(self, namespace: str, keys: list[str]) -> Program[None]:
         """Empty the slots."""
         yield Statement(self._sql.delete_keys, (namespace, keys))
@@ -211,7 +206,6 @@ class _Statements(NamedTuple):
     renew: str
     release: str
     fill: str
-    put: str
     delete_keys: str
     delete_tags: str
     expire_entries: str
@@ -250,11 +244,6 @@ def _kept(tables: Tables, tags: str, longest: str) -> str:
 def _statements(tables: Tables) -> _Statements:
     """Write the statements; the names were checked by `Tables.of`."""
     entry, tag, meta = tables.entry, tables.tag, tables.meta
-    given = """(
-        SELECT g.key, g.token, g.run, g.tags::jsonb AS tags, g.names, g.payload,
-          coalesce(now() + g.ttl * interval '1 second', 'infinity') AS expires, g.held
-        FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[],
-          $8::float8[], {}::text[]) AS g (key, token, run, tags, names, payload, ttl, held))"""
     found = f"""
     SELECT e.key, e.token, e.run, e.tags::text, e.names, e.payload FROM {entry} e
     WHERE e.namespace = $1 AND e.payload IS NOT NULL AND e.expires > now()
@@ -320,7 +309,12 @@ def _statements(tables: Tables) -> _Statements:
     WHERE e.namespace = $1 AND e.key = own.key AND e.token = own.token AND e.payload IS NULL
     RETURNING e.token, e.awaited""",
         fill=f"""
-    WITH given AS {given.format("$9")}, ours AS MATERIALIZED (
+    WITH given AS (
+      SELECT g.key, g.token, g.run, g.tags::jsonb AS tags, g.names, g.payload,
+        coalesce(now() + g.ttl * interval '1 second', 'infinity') AS expires, g.held
+      FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[],
+        $8::float8[], $9::text[]) AS g (key, token, run, tags, names, payload, ttl, held)
+    ), ours AS MATERIALIZED (
       SELECT e.key FROM given g
       JOIN {entry} e ON e.namespace = $1 AND e.key = g.key AND e.token = g.held
       WHERE e.expires > now() AND {_readable(tables, "g", "$1")}
@@ -331,14 +325,6 @@ def _statements(tables: Tables) -> _Statements:
     FROM given g JOIN ours ON ours.key = g.key
     WHERE e.namespace = $1 AND e.key = g.key AND e.token = g.held
     RETURNING e.token, e.awaited""",
-        put=f"""
-    WITH kept AS ({_kept(tables, "$9::text[]", "$10::float8")})
-    INSERT INTO {entry} (namespace, key, token, run, tags, names, payload, expires)
-    SELECT $1, g.key, g.token, g.run, g.tags, g.names, g.payload, g.expires
-    FROM {given.format("NULL")} AS g ORDER BY g.key COLLATE "C"
-    ON CONFLICT (namespace, key) DO UPDATE SET token = EXCLUDED.token, run = EXCLUDED.run,
-      tags = EXCLUDED.tags, names = EXCLUDED.names, expires = EXCLUDED.expires,
-      payload = EXCLUDED.payload, awaited = false""",
         delete_keys=f"""
     WITH doomed AS MATERIALIZED (
       SELECT e.key FROM {entry} e WHERE e.namespace = $1 AND e.key = ANY ($2::text[])

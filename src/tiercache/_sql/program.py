@@ -179,10 +179,6 @@ class Dialect(Protocol):
         """
         ...
 
-    def put(self, namespace: str, tags: list[str], values: list[Value]) -> Program[None]:
-        """Replace whatever is there."""
-        ...
-
     def delete_keys(self, namespace: str, keys: list[str]) -> Program[None]:
         """Empty the slots."""
         ...

@@ -174,13 +174,6 @@ class Sqlite:
             done |= {str(token): bool(awaited) for token, awaited in rows}
         return done
 
-    def put(self, namespace: str, tags: list[str], values: list[Value]) -> Program[None]:
-        """Replace whatever is there."""
-        yield from self._keep(namespace, tags, values)
-        for chunk in _chunks(values):
-            sql = _with_rows(self._sql.put, len(chunk), len(chunk[0]))
-            yield Statement(sql, (namespace, *(item for row in chunk for item in row)))
-
     def _keep(self, namespace: str, tags: list[str], values: Sequence[Value]) -> Program[None]:
         """Let the tags live as long as their entries; ahead, so once per lifetime of a busy tag."""
         if tags:
@@ -244,7 +237,6 @@ class _Statements(NamedTuple):
     renew: str
     release: str
     fill: str
-    put: str
     delete_keys: str
     delete_tags: str
     expire_entries: str
@@ -321,14 +313,6 @@ def _statements(tables: Tables) -> _Statements:
     FROM g WHERE e.namespace = $1 AND e.key = g.key AND e.token = g.held AND e.expires > {_NOW}
       AND {_readable(tables, "g", "$1")}
     RETURNING token, awaited""",
-        put=f"""
-    WITH g (key, token, run, tags, names, payload, ttl) AS (VALUES ($rows))
-    INSERT INTO {entry} (namespace, key, token, run, tags, names, expires, payload)
-    SELECT $1, g.key, g.token, g.run, g.tags, g.names, coalesce({_NOW} + g.ttl, {_NEVER}), g.payload
-    FROM g WHERE true
-    ON CONFLICT (namespace, key) DO UPDATE SET token = excluded.token, run = excluded.run,
-      tags = excluded.tags, names = excluded.names, expires = excluded.expires,
-      payload = excluded.payload, awaited = 0""",
         delete_keys=f"""
     DELETE FROM {entry} WHERE namespace = $1 AND key IN (SELECT value FROM json_each($2))""",
         delete_tags=f"""

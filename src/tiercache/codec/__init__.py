@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any, Final
 
 from tiercache.codec.base import Codec
-from tiercache.codec.compression import ABOVE, MAX_SIZE, Algorithm, Compression, Packed
+from tiercache.codec.compression import ABOVE, MAX_SIZE, Algorithm, Compression
 from tiercache.entry import Entry
 from tiercache.errors import CodecError, PolicyError
 
-if TYPE_CHECKING:
-    from tiercache.codec.frame import Frame
-
 __all__ = ["Codec", "Sealer", "return_type"]
 
-_USERS_FIRST = 128
+_USERS_FIRST: Final = 128
+_entry: Final = partial(tuple.__new__, Entry)
 
 
 class Sealer:
@@ -38,39 +37,42 @@ class Sealer:
 
         self._codec, secret = _chosen(codec, secret)
         self._mac = None if secret is None else frame.mac_key(secret)
-        self._compression = Compression(compress_above, max_size, compression)
-        self._frame = frame.Frame
+        compressed = Compression(compress_above, max_size, compression)
+        self._pack = compressed.pack
+        self._unpack = compressed.unpack
         self._seal = frame.seal
         self._unseal = frame.unseal
 
     def seal(self, key: str, entry: Entry, type_: Any = Any) -> bytes:
         """Return the payload of an entry; `CodecError` when its value cannot be kept exactly."""
         codec = self._codec
+        value, created, expires, stale_until, _ = entry
         try:
-            body = codec.encode(entry.value, type_)
+            body = codec.encode(value, type_)
         except CodecError:
             raise
         except Exception as error:
             raise CodecError(f"value: {codec!r} refuses it: {error}") from error
-        packed = self._compression.pack(body)
-        times = entry.created, entry.expires, entry.stale_until
-        sealed = self._frame(codec.id, packed.algorithm, *times, packed.size, packed.body)
-        return self._seal(key, sealed, self._mac)
+        algorithm, size, body = self._pack(body)
+        frame = codec.id, algorithm, created, expires, stale_until, size, body
+        return self._seal(key, frame, self._mac)
 
     def open(self, key: str, payload: bytes, type_: Any = Any) -> Entry:
         """Return the entry in a payload, without its tags; `CodecError` says why it is refused."""
-        frame: Frame = self._unseal(key, payload, self._mac)
+        number, algorithm, created, expires, stale_until, size, body = self._unseal(
+            key, payload, self._mac
+        )
         codec = self._codec
-        if frame.codec != codec.id:
-            raise CodecError(f"written by codec {frame.codec}, not {codec.id}", reason="codec")
-        body = self._compression.unpack(Packed(frame.algorithm, frame.size, frame.body))
+        if number != codec.id:
+            raise CodecError(f"written by codec {number}, not {codec.id}", reason="codec")
+        body = self._unpack(algorithm, size, body)
         try:
             value = codec.decode(body, type_)
         except CodecError:
             raise
         except Exception as error:
             raise CodecError(f"{codec!r} cannot read it: {error}") from error
-        return Entry(value, frame.created, frame.expires, frame.stale_until)
+        return _entry((value, created, expires, stale_until, ()))
 
 
 def _chosen(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 from tiercache.errors import CodecError, PolicyError
 
@@ -19,12 +19,8 @@ _ZLIB: Final = 1
 _ZSTD: Final = 2
 
 
-class Packed(NamedTuple):
-    """A body as it is stored: how, its size before, and the bytes."""
-
-    algorithm: int
-    size: int
-    body: bytes
+Packed = tuple[int, int, bytes]
+"""A body as it is stored: the number of the algorithm, the body's size before it, the bytes."""
 
 
 class Compression:
@@ -59,12 +55,11 @@ class Compression:
         if size > self._above:
             smaller = self._compress(body)
             if len(smaller) <= size * _WORTH:
-                return Packed(self._code, size, smaller)
-        return Packed(_STORED, size, body)
+                return self._code, size, smaller
+        return _STORED, size, body
 
-    def unpack(self, packed: Packed) -> bytes:
+    def unpack(self, algorithm: int, size: int, body: bytes) -> bytes:
         """Return the body; `CodecError` (``size``) when it is not of the size it claims."""
-        algorithm, size, body = packed
         if size > self._max_size:
             raise CodecError(f"claims {size} bytes, max_size is {self._max_size}", reason="size")
         if algorithm == _STORED:

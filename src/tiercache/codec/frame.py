@@ -22,11 +22,18 @@ VERSION: Final = 1
 MIN_SECRET: Final = 16
 """The shortest secret in bytes."""
 
-_MAGIC: Final = b"TC"
-_HEADER: Final = struct.Struct(">2sBBB3dIQQ")
+_MAGIC: Final = b"TC" + bytes([VERSION])
+_HEADER: Final = struct.Struct(">3sBB3dIQQ")
+_SIZE: Final = _HEADER.size
+_pack: Final = _HEADER.pack
+_unpack: Final = _HEADER.unpack_from
 _SIGNED: Final = 0x80
 _ALGORITHM: Final = 0x0F
+_UNKNOWN: Final = 0xFF & ~(_SIGNED | _ALGORITHM)
 _MAC_SIZE: Final = 32
+
+Fields = tuple[int, int, float, float, float, int, bytes]
+"""Those of a `Frame` in a plain tuple, which is made and taken apart in a tenth of the time."""
 
 
 class Frame(NamedTuple):
@@ -52,52 +59,42 @@ def mac_key(secret: str | bytes) -> bytes:
     return hmac.digest(raw, b"tiercache frame 1", "sha256")
 
 
-def seal(key: str, frame: Frame, mac: bytes | None) -> bytes:
+def seal(key: str, frame: Frame | Fields, mac: bytes | None) -> bytes:
     """Return the bytes of a frame for one key, signed if there is a MAC key."""
+    codec, algorithm, created, expires, stale_until, size, body = frame
     name = key.encode("utf-8", "surrogatepass")
-    flags = frame.algorithm | (_SIGNED if mac else 0)
-    header = _HEADER.pack(
-        _MAGIC,
-        VERSION,
-        frame.codec,
-        flags,
-        frame.created,
-        frame.expires,
-        frame.stale_until,
-        len(name),
-        len(frame.body),
-        frame.size,
-    )
-    signed = b"".join((header, name, frame.body))
+    flags = algorithm | _SIGNED if mac else algorithm
+    header = _pack(_MAGIC, codec, flags, created, expires, stale_until, len(name), len(body), size)
+    signed = b"".join((header, name, body))
     return signed + hmac.digest(mac, signed, "sha256") if mac else signed
 
 
-def unseal(key: str, payload: bytes, mac: bytes | None) -> Frame:
-    """Return the frame in a payload; `CodecError` with the reason when it is not this key's.
+def unseal(key: str, payload: bytes, mac: bytes | None) -> Fields:
+    """Return the `Frame` in a payload, as a plain tuple; `CodecError` with the reason if it is bad.
 
     The signature is checked before anything but the version is believed.
     """
-    if len(payload) < _HEADER.size:
+    if len(payload) < _SIZE:
         raise CodecError(f"a payload of {len(payload)} bytes", reason="truncated")
-    magic, version, codec, flags, created, expires, stale_until, name_size, body_size, size = (
-        _HEADER.unpack_from(payload)
+    magic, codec, flags, created, expires, stale_until, name_size, body_size, size = _unpack(
+        payload
     )
-    if magic != _MAGIC or version != VERSION or flags & ~(_SIGNED | _ALGORITHM):
+    if magic != _MAGIC or flags & _UNKNOWN:
         raise CodecError(f"not a frame of version {VERSION}", reason="version")
-    signed = bool(flags & _SIGNED)
-    if signed is not bool(mac):
+    signed = flags >= _SIGNED
+    if signed is (not mac):
         raise CodecError("signed, with no secret here" if signed else "unsigned", reason="mac")
-    body_at = _HEADER.size + name_size
+    body_at = _SIZE + name_size
     end = body_at + body_size
-    if len(payload) != end + (_MAC_SIZE if signed else 0):
+    if len(payload) != (end + _MAC_SIZE if signed else end):
         raise CodecError(f"{len(payload)} bytes of another number", reason="truncated")
     if mac and not hmac.compare_digest(
         hmac.digest(mac, memoryview(payload)[:end], "sha256"), payload[end:]
     ):
         raise CodecError("the signature is not that of this secret", reason="mac")
-    if payload[_HEADER.size : body_at] != key.encode("utf-8", "surrogatepass"):
+    if payload[_SIZE:body_at] != key.encode("utf-8", "surrogatepass"):
         raise CodecError("the payload of another key", reason="key")
     if not created <= expires <= stale_until:
         raise CodecError("times out of order", reason="value")
     body = payload[body_at:end]
-    return Frame(codec, flags & _ALGORITHM, created, expires, stale_until, size, body)
+    return codec, flags & _ALGORITHM, created, expires, stale_until, size, body

@@ -22,6 +22,7 @@ from tiercache.keys.scalars import is_writable
 from tiercache.keys.stable import digest, stable_text
 
 _TOKEN: Final = re.compile(r"(\{\{)|(\}\})|\{([^{}]*)\}|[{}]")
+_BIG: Final = 1 << 64  # an int of thousands of digits has no text
 _ALLOWED: Final = "str, int, bool, None, UUID, date, datetime, Decimal and Enum"
 
 
@@ -47,7 +48,7 @@ class Template:
     ``literals`` are the texts before, between and behind the fields.
     """
 
-    __slots__ = ("_names", "_option", "_steps", "_where", "fields", "literals", "text")
+    __slots__ = ("_names", "_only", "_option", "_steps", "_where", "fields", "literals", "text")
 
     def __init__(
         self, text: str, *, option: str, names: Collection[str] | None, where: str
@@ -59,12 +60,26 @@ class Template:
         literals, self.fields = self._parse()
         self.literals = tuple(literals)
         self._steps = tuple(zip(self.fields, literals[1:], self._guards(literals), strict=True))
+        simple = len(self.fields) == 1 and not (self.fields[0].path or self.fields[0].digest)
+        self._only = (literals[0], self.fields[0].root, literals[1]) if simple else None
 
     def __repr__(self) -> str:
         return f"Template({self.text!r})"
 
     def render(self, arguments: Mapping[str, object]) -> str:
         """Fill the fields; a value that has no place in a key raises `KeyTemplateError`."""
+        if self._only is not None:  # as most are: a seventh of what a hit in Redis costs otherwise
+            head, root, tail = self._only
+            value = arguments.get(root)
+            kind = value.__class__
+            if kind is str:
+                assert isinstance(value, str)
+                if value.isascii() and "\0" not in value:
+                    return f"{head}{value}{tail}"
+            elif kind is int:
+                assert isinstance(value, int)
+                if -_BIG < value < _BIG:
+                    return f"{head}{value}{tail}"
         parts = [self.literals[0]]
         for field, literal, guarded in self._steps:
             value = self._look_up(field, arguments)

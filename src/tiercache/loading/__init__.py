@@ -14,7 +14,17 @@ it, so its slot cannot hold the lease that tells them of the load: a *claim* bes
 """
 
 from tiercache.loading.direct import Direct
-from tiercache.loading.item import Call, Item, Loader
+from tiercache.loading.item import Call, Glimpse, Item, KeyCall, Loader
 from tiercache.loading.path import Loading, copier, late
 
-__all__ = ["Call", "Direct", "Item", "Loader", "Loading", "copier", "late"]
+__all__ = [
+    "Call",
+    "Direct",
+    "Glimpse",
+    "Item",
+    "KeyCall",
+    "Loader",
+    "Loading",
+    "copier",
+    "late",
+]

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from tiercache._flight import Flight, Outcome, current_load
 from tiercache.entry import FOREVER, MISSING, Slot
+from tiercache.loading.item import Call
 from tiercache.local import Local
 from tiercache.policy import CachePolicy
 from tiercache.stats import Counters
@@ -56,15 +57,7 @@ class Direct:
         self._cache_if = policy.cache_if
         self._vouched = vouched
 
-    def run(
-        self,
-        flight: Flight,
-        function: Callable[[dict[str, Any]], Any],
-        arguments: dict[str, Any],
-        awaited: Callable[[Any], Any],
-        table: dict[object, Slot],
-        alias: object | None,
-    ) -> Any:
+    def run(self, flight: Flight, call: Call, awaited: Callable[[Any], Any]) -> Any:
         """Call the function in this thread, keep what it returns, and tell everybody who waits.
 
         ``awaited`` waits for a result that is awaitable.
@@ -78,13 +71,13 @@ class Direct:
         counters.loads += 1
         try:
             try:
-                value = function(arguments)
+                value = call.loader()
                 if value.__class__ not in _VALUES and inspect.isawaitable(value):
                     value = awaited(value)
             except Exception:
                 counters.load_errors += 1
                 raise
-            self._land(flight, value, table, alias)
+            self._land(flight, value, call)
         except Exception as error:
             self._local.land(flight, None, error)
             raise
@@ -98,34 +91,25 @@ class Direct:
         counters.misses += 1
         return value
 
-    async def carry(
-        self,
-        flight: Flight,
-        function: Callable[[dict[str, Any]], Any],
-        arguments: dict[str, Any],
-        table: dict[object, Slot],
-        alias: object | None,
-    ) -> None:
+    async def carry(self, flight: Flight, call: Call) -> None:
         """Do the same in a task of its own, for an async function."""
         current_load.set(flight.load)  # the task ends with the load, and its context with the task
         counters = self._counters
         counters.loads += 1
         try:
             try:
-                value = await function(arguments)
+                value = await call.loader()
             except Exception:
                 counters.load_errors += 1
                 raise
-            self._land(flight, value, table, alias)
+            self._land(flight, value, call)
         except Exception as error:  # noqa: BLE001 - raised by everybody who waits
             self._local.land(flight, None, error)
         except BaseException:  # cancelled: who waits on another loop or thread starts again
             self._local.land(flight, None)
             raise
 
-    def _land(
-        self, flight: Flight, value: Any, table: dict[object, Slot], alias: object | None
-    ) -> None:
+    def _land(self, flight: Flight, value: Any, call: Call) -> None:
         cache_if = self._cache_if
         if value is MISSING or (cache_if is not None and not cache_if(value)):
             self._local.land(flight, Outcome(value))
@@ -153,4 +137,4 @@ class Direct:
             marks=flight.marks,
             trusted_until=FOREVER if self._vouched == inf else began + self._vouched,
         )
-        self._local.bring(flight, slot, table, alias)
+        self._local.bring(flight, slot, Outcome(value), call.name_slot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -15,20 +16,44 @@ from tiercache.tiers.guarded import GuardedTier
 _CLAIM: Final = "\x00claim:"
 
 
-class Call:
+class Call(ABC):
     """One request for one key, as a decorated function or a method of the cache makes it."""
 
-    __slots__ = (
-        "alias",
-        "counters",
-        "function",
-        "key",
-        "loader",
-        "policy",
-        "table",
-        "tags",
-        "type",
-    )
+    __slots__ = ("counters", "key", "policy", "tags")
+
+    def __init__(
+        self, key: str, tags: tuple[str, ...], policy: CachePolicy, counters: Counters
+    ) -> None:
+        self.key = key
+        self.tags = tags
+        self.policy = policy
+        self.counters = counters
+
+    @property
+    def function(self) -> str | None:
+        """The name of the decorated function, where there is one."""
+        return None
+
+    @abstractmethod
+    def loader(self) -> Any:
+        """Call what makes the value; it may return an awaitable."""
+
+    @abstractmethod
+    def type(self) -> Any:
+        """Return what the codec builds."""
+
+    def names(self, slot: Slot) -> bool:
+        """Whether the function's hot path does not find the slot yet, and could."""
+        return False
+
+    def name_slot(self, slot: Slot) -> None:  # noqa: B027 - most calls have no names
+        """Let the function's hot path find the slot; called under the cache's lock."""
+
+
+class KeyCall(Call):
+    """A request that says by itself how its value is made."""
+
+    __slots__ = ("_function", "_loader", "_type")
 
     def __init__(
         self,
@@ -40,23 +65,24 @@ class Call:
         loader: Callable[[], Any],
         type_: Callable[[], Any],
         function: str | None = None,
-        table: dict[object, Slot] | None = None,
-        alias: object | None = None,
     ) -> None:
-        self.key = key
-        self.tags = tags
-        self.policy = policy
-        self.counters = counters
-        self.loader = loader
-        self.type = type_
-        self.function = function
-        self.table = table
-        self.alias = alias
+        super().__init__(key, tags, policy, counters)
+        self._loader = loader
+        self._type = type_
+        self._function = function
 
-    def name_slot(self, slot: Slot) -> None:
-        """Let the function's hot path find the slot; called under the cache's lock."""
-        if self.table is not None and self.alias is not None and slot.table is None:
-            slot.name(self.table, self.alias)
+    @property
+    def function(self) -> str | None:
+        """The name of the decorated function, where there is one."""
+        return self._function
+
+    def loader(self) -> Any:
+        """Call the loader."""
+        return self._loader()
+
+    def type(self) -> Any:
+        """Return what the codec builds."""
+        return self._type()
 
 
 class Glimpse(NamedTuple):
@@ -66,6 +92,9 @@ class Glimpse(NamedTuple):
     entry: Entry | None
     failed: bool = False
     """The tier did not answer."""
+
+
+UNANSWERED: Final = Glimpse(None, None, failed=True)
 
 
 class Item:
@@ -94,7 +123,7 @@ class Item:
         "started",
     )
 
-    def __init__(self, call: Call, flight: Flight) -> None:
+    def __init__(self, call: Call, flight: Flight, glimpse: Glimpse | None = None) -> None:
         self.call = call
         self.flight = flight
         self.bases: dict[GuardedTier, Basis] = {}
@@ -110,7 +139,7 @@ class Item:
         self.coalesced = False
         """Whether it has waited for one."""
         self.looks = 0
-        self.glimpsed: Glimpse | None = None
+        self.glimpsed = glimpse
         """What its first look into the first tier found and could not use."""
         self.awaited = False
         """Whether somebody waits for the lease that has been filled."""

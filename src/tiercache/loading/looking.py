@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from tiercache._clock import Clock
 from tiercache._flight import Load
@@ -15,12 +14,15 @@ from tiercache.codec import Sealer
 from tiercache.entry import Entry
 from tiercache.errors import CodecError, TierError
 from tiercache.lease import Leases, is_blocked_by
-from tiercache.loading.item import Glimpse, Item
+from tiercache.loading.item import UNANSWERED, Call, Glimpse, Item
 from tiercache.telemetry.observer import Reason
 from tiercache.tiers.base import Ask, Basis, Leased, Stored
 from tiercache.tiers.guarded import GuardedTier
 
 logger = logging.getLogger("tiercache")
+
+
+_NOTHING: Final = Glimpse(None, None)
 
 
 class Looking:
@@ -55,26 +57,15 @@ class Looking:
                 wanted = await self._look(tier, wanted, caller, load, reason)
         return wanted
 
-    async def glimpse(self, item: Item, caller: Caller) -> bool:
-        """Look for one item in the first tier; True if what is there is fresh, and ends the search.
+    def passes(self, call: Call) -> bool:
+        """Whether the tiers hold what was invalidated there in vain, and are gone round."""
+        return self._recovery.covers(call.key, call.tags)
 
-        Otherwise `look` goes on from here, and does not ask that tier again.
-        """
-        call = item.call
-        if self._recovery.covers(call.key, call.tags):
-            return False
-        tier = self._tiers[0]
-        try:
-            [stored] = await caller.ask(tier, "read", (item.ask,))
-        except TierError:
-            item.glimpsed = Glimpse(None, None, failed=True)
-            return False
-        entry = None if stored is None else self.unseal(tier, call.key, stored, call.type)
-        if stored is None or entry is None or entry.expires <= self._clock.time():
-            item.glimpsed = Glimpse(stored, entry)
-            return False
-        item.entry, item.level, item.payload = entry, tier.level, stored.payload
-        return True
+    def glimpse(self, call: Call, stored: Stored | None) -> Glimpse:
+        """Return what a first look into the first tier has found for one call."""
+        if stored is None:
+            return _NOTHING
+        return Glimpse(stored, self.unseal(self._tiers[0], call.key, stored, call.type))
 
     async def _look(
         self, tier: GuardedTier, items: list[Item], caller: Caller, load: Load, reason: Reason
@@ -115,7 +106,7 @@ class Looking:
                 tier, "read", [item.ask for item in items]
             )
         except TierError:
-            return [Glimpse(None, None, failed=True)] * len(items)
+            return [UNANSWERED] * len(items)
         return [
             Glimpse(
                 stored,
@@ -200,7 +191,10 @@ class Looking:
         if entry.stale_until <= self._clock.time():
             return None
         tags = stored.basis.tags
-        return replace(entry, tags=tuple(tag for tag, _ in tags)) if tags else entry
+        if not tags:
+            return entry
+        value, created, expires, stale_until, _ = entry
+        return Entry(value, created, expires, stale_until, tuple([tag for tag, _ in tags]))
 
     async def glance(
         self, asks: Sequence[Ask], type_: Callable[[], Any], caller: Caller

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tiercache._clock import Clock
-from tiercache._flight import Load, Outcome, current_load
+from tiercache._flight import Flight, Load, Outcome, current_load
 from tiercache._recovery import Recovery
 from tiercache.callers import Caller
 from tiercache.codec import Sealer
@@ -17,13 +17,13 @@ from tiercache.entry import FOREVER, MISSING, Entry, Slot
 from tiercache.errors import LoadTimeout, TierError
 from tiercache.lease import Leases, Patience, Wait
 from tiercache.loading.direct import Direct
-from tiercache.loading.item import Call, Item, Loader
+from tiercache.loading.item import UNANSWERED, Call, Glimpse, Item, Loader
 from tiercache.loading.looking import Looking
 from tiercache.local import Local
 from tiercache.policy import CachePolicy
 from tiercache.stats import Counters
 from tiercache.telemetry.observer import Lookup, Observer, Reason
-from tiercache.tiers.base import Basis, Fill, Filled
+from tiercache.tiers.base import Ask, Basis, Fill, Filled
 from tiercache.tiers.guarded import GuardedTier
 
 
@@ -42,7 +42,7 @@ class Loading:
         leases: Leases,
     ) -> None:
         self._local = local
-        self._tiers = tuple(tiers)
+        self.tiers = tuple(tiers)
         self._sealer = sealer
         self.looking = Looking(tiers, sealer, recovery, clock, leases)
         self.glance = self.looking.glance
@@ -51,17 +51,23 @@ class Loading:
         self._bus_timeout = bus_timeout
         self._leases = leases
 
-    async def glimpse(self, load: Load, item: Item, caller: Caller) -> Outcome | None:
-        """Look into the first tier without a task of the load's own; land what it has.
+    async def glimpse(self, call: Call, flight: Flight, caller: Caller) -> Outcome | Glimpse | None:
+        """Look into the first tier without a task of the load's own; land what is fresh there.
 
-        None: the load has to run, unless the flight has landed meanwhile. A caller that is
-        cancelled here abandons it, and those who have joined start again.
+        Otherwise the load has to run, with what was seen, unless the flight has landed meanwhile. A
+        caller that is cancelled here abandons it, and those who have joined start again.
         """
-        flight = item.flight
+        if not self.tiers or self.looking.passes(call):
+            return None
+        load = flight.load
+        assert load is not None
         caller.lead(load)
         load.looking = True
         try:
-            found = await self.looking.glimpse(item, caller)
+            [stored] = await caller.ask(self.tiers[0], "read", (Ask(call.key, call.tags),))
+            glimpse = self.looking.glimpse(call, stored)
+        except TierError:
+            glimpse = UNANSWERED
         except Exception as error:  # noqa: BLE001 - raised by everybody who waits
             self._local.land(flight, None, error)
             return None
@@ -71,15 +77,18 @@ class Loading:
             raise
         finally:
             load.looking = False
-        if not found:
+        entry = glimpse.entry
+        if entry is None or entry.expires <= self._clock.time():
             if load.cancelled:
                 self._local.land(flight, None)
-            return None
-        assert item.entry is not None
-        if self._local.tier is not None:
-            self.fill_local(item)
-        outcome = Outcome(item.entry.value, item.level)
-        self._local.land(flight, outcome)
+            return glimpse
+        outcome = Outcome(entry.value, self.tiers[0].level)
+        if self._local.tier is None:
+            self._local.land(flight, outcome)
+        else:
+            slot = self.slot(call.key, entry, call.policy, started=None)
+            slot.marks = flight.marks
+            self._local.bring(flight, slot, outcome, call.name_slot)
         return outcome
 
     async def run(
@@ -225,7 +234,7 @@ class Loading:
 
     async def _fill(self, items: Sequence[Item], caller: Caller) -> None:
         keep = [item for item in items if item.entry is not None and self._kept(item)]
-        for tier in reversed(self._tiers):
+        for tier in reversed(self.tiers):
             await self._fill_tier(tier, keep, caller)
         for item in keep:
             self.fill_local(item)

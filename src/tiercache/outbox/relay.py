@@ -158,9 +158,10 @@ class Relay:
     # -- a commit of unknown outcome ----------------------------------------------------------
 
     def _doubt(self, changes: Sequence[Change], receipt: Receipt | None) -> None:
-        """Go round the tiers for it until the outcome is known, then invalidate again if need be.
+        """Go round the tiers for it until the outcome is known, then carry it out if need be.
 
         A COMMIT that is still on its way makes what was loaded after the first invalidation stale.
+        An application event of it has been told to nobody yet.
         """
         every = letters.merged(Change(c.keys, c.tags, c.everything) for c in changes)
         if every is None:
@@ -168,17 +169,25 @@ class Relay:
         hold = object()
         with self._local.lock:
             self._recovery.hold(hold, every)
-        self._portal.spawn(lambda: self._settle(hold, every, receipt))
+        if receipt is None:
+            for name in {change.name for change in changes} - {None}:
+                logger.warning(
+                    "event %r is not delivered: its commit is of unknown outcome, and no outbox "
+                    "tells whether it took place",
+                    name,
+                )
+            changes = [every]
+        self._portal.spawn(lambda: self._settle(hold, changes, receipt))
 
-    async def _settle(self, hold: object, change: Change, receipt: Receipt | None) -> None:
+    async def _settle(
+        self, hold: object, changes: Sequence[Change], receipt: Receipt | None
+    ) -> None:
         try:
             if receipt is None:
                 for delay in LATE:
                     await asyncio.sleep(delay)
-                    await self._invalidation.run(change, self._caller)
-            elif await self._committed(receipt) and await self._invalidation.run(
-                change, self._caller
-            ):
+                    await self._carry_out(changes)
+            elif await self._committed(receipt) and await self._carry_out(changes):
                 self._finished(receipt.table, receipt.ids)
         finally:
             with self._local.lock:

@@ -134,7 +134,7 @@ class DatabaseMarking:
     async def prepare(self) -> None:
         """Say in the database that somebody reads strictly."""
         try:
-            await self._beside._guard("mark", self._database.take_into_use)
+            await self._beside.guard.carry("mark", self._database.take_into_use)
             self.ready = True
         except TierError as error:
             logger.info("it is not known to others that there are strict readers: %s", error)
@@ -161,7 +161,7 @@ class DatabaseMarking:
         now = self._clock.monotonic()
         if not self.known and now >= self._rely_until:
             try:
-                self.known = await self._beside._guard("mark", self._database.in_use)
+                self.known = await self._beside.guard.carry("mark", self._database.in_use)
             except TierError:
                 return False
             self._rely_until = now + RELIANCE

@@ -92,15 +92,6 @@ class Filled(IntEnum):
         return self in (Filled.STORED, Filled.AWAITED)
 
 
-class Put(NamedTuple):
-    """A value that replaces whatever is there; ``ttl`` as in `Fill`."""
-
-    key: str
-    tags: tuple[str, ...]
-    payload: bytes
-    ttl: float | None
-
-
 class LocalTier(Protocol):
     """Slots in the memory of this process.
 
@@ -173,10 +164,6 @@ class Operations(Protocol):
         """Replace each slot that still holds its basis."""
         ...
 
-    async def put(self, puts: Sequence[Put]) -> None:
-        """Replace each slot, whatever it holds."""
-        ...
-
     async def invalidate(
         self, keys: Sequence[str], tags: Sequence[str], events: Sequence[bytes] = ()
     ) -> None:
@@ -205,10 +192,6 @@ class Blocking(Protocol):
 
     def fill(self, fills: Sequence[Fill]) -> list[Filled]:
         """As `Operations.fill`."""
-        ...
-
-    def put(self, puts: Sequence[Put]) -> None:
-        """As `Operations.put`."""
         ...
 
     def invalidate(

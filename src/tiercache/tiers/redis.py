@@ -1,8 +1,8 @@
 """The tier in Redis: one round trip for whatever is asked, safe against stale fills.
 
 A read is one MGET of slots, tags and generation (a second one only for entries whose tags the
-reader did not name and that carry some). A lease, a fill, a put and an invalidation are a pipeline
-each; nothing is ever done by reading in Python and writing later without comparing.
+reader did not name and that carry some). A lease, a fill and an invalidation are a pipeline each;
+nothing is ever done by reading in Python and writing later without comparing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tiercache._redis.scripts import FILL, LEASE, RELEASE, RENEW, TOKEN
 from tiercache._redis.server import Server, refuse
 from tiercache._redis.stream import publish
 from tiercache.errors import PolicyError, TierError
-from tiercache.tiers.base import Ask, Basis, Fill, Filled, Kind, Leased, Put, Stored
+from tiercache.tiers.base import Ask, Basis, Fill, Filled, Kind, Leased, Stored
 
 if TYPE_CHECKING:
     from tiercache._redis.client import Answer
@@ -58,7 +58,6 @@ class RedisTier:
         )
         self._timeout = timeout
         self._names: frames.Names | None = None
-        self._tokens: dict[bytes, bytes] = {}
         self._useless: dict[bytes, bytes] = {}
         """What reads found in slots and could not use: what a patient lease may replace."""
 
@@ -162,7 +161,8 @@ class RedisTier:
             if isinstance(answer, bytes):
                 run = answer
                 continue
-            generation, current = self._made(tags, answer.replies[len(takes) :])
+            generation, *made = answer.replies[len(takes) :]
+            current = dict(zip(tags, made, strict=True))
             return [
                 _leased(reply)
                 if isinstance(reply, list)
@@ -174,7 +174,11 @@ class RedisTier:
                 )
                 for ask, token, reply in zip(asks, tokens, answer.replies, strict=False)
             ]
-        raise self._restless("lease")
+        raise TierError(
+            f"Redis at {self.server.address} answered as another server each time it was asked",
+            tier="redis",
+            operation="lease",
+        )
 
     async def renew(self, bases: Sequence[Basis], ttl: float) -> list[bool]:
         """Let each lease live ``ttl`` seconds from now."""
@@ -200,35 +204,6 @@ class RedisTier:
             for place, filled in zip(places, answers, strict=True):
                 results[place] = filled
         return results
-
-    async def put(self, puts: Sequence[Put]) -> None:
-        """Replace each slot, whatever it holds.
-
-        One round trip as long as the tokens of its tags are those this process saw last, else two:
-        what the first one wrote with an outdated token is readable by nobody.
-        """
-        if not puts:
-            return
-        names = self._bound
-        tags = list(dict.fromkeys(tag for put in puts for tag in put.tags))
-        endless = any(put.ttl is None for put in puts)
-        longest = b"-1" if endless else _milliseconds(max(put.ttl or 0.0 for put in puts))
-        make = self._make(tags, longest)
-        run = await self.server.run("put")
-        generation = self._tokens.get(names.generation, b"")
-        tokens = {tag: self._tokens.get(names.tag(tag), b"") for tag in tags}
-        for _ in range(_ATTEMPTS):
-            known = bool(generation) and all(tokens.values())
-            sets = _sets(names, puts, run, generation, tokens) if known else []
-            answer = await self._call_for(run, [*make, *sets], "put")
-            if isinstance(answer, bytes):
-                run = answer
-                continue
-            current = self._made(tags, answer.replies[: len(make)])
-            if known and current == (generation, tokens):
-                return
-            generation, tokens = current
-        raise self._restless("put")
 
     async def invalidate(
         self, keys: Sequence[str], tags: Sequence[str], events: Sequence[bytes] = ()
@@ -352,19 +327,6 @@ class RedisTier:
             for key, token, life in zip(keys, _fresh(len(keys)), lives, strict=True)
         ]
 
-    def _made(
-        self, tags: Sequence[str], replies: Sequence[bytes]
-    ) -> tuple[bytes, dict[str, bytes]]:
-        """Return the generation and the tags' tokens, and remember them for the next put."""
-        names = self._bound
-        if len(self._tokens) > _REMEMBERED:
-            self._tokens.clear()
-        self._tokens[names.generation] = replies[0]
-        tokens = dict(zip(tags, replies[1:], strict=True))
-        for tag, token in tokens.items():
-            self._tokens[names.tag(tag)] = token
-        return replies[0], tokens
-
     async def _delete(self, keys: Sequence[bytes], events: Sequence[bytes], operation: str) -> None:
         if events:
             [fresh] = _fresh(1)
@@ -372,13 +334,6 @@ class RedisTier:
             await self._call([script], operation)
         elif keys:
             await self._call([(b"UNLINK", *keys)], operation)
-
-    def _restless(self, operation: str) -> TierError:
-        return TierError(
-            f"Redis at {self.server.address} answered as another server each time it was asked",
-            tier="redis",
-            operation=operation,
-        )
 
 
 def _stored(key: str, value: frames.Value, run: bytes, generation: bytes) -> Stored:
@@ -401,22 +356,6 @@ def _filled(reply: object, current: bool) -> Filled:
 
 def _known(tags: Iterable[str], tokens: Iterable[bytes | None]) -> dict[str, bytes]:
     return {tag: token for tag, token in zip(tags, tokens, strict=True) if token is not None}
-
-
-def _sets(
-    names: frames.Names,
-    puts: Sequence[Put],
-    run: bytes,
-    generation: bytes,
-    tokens: Mapping[str, bytes],
-) -> list[Command]:
-    commands: list[Command] = []
-    for put, token in zip(puts, _fresh(len(puts)), strict=True):
-        tags = {tag: tokens[tag] for tag in put.tags}
-        value = frames.value(token, run, generation, tags, put.payload)
-        life = () if put.ttl is None else (b"PX", _milliseconds(put.ttl))
-        commands.append((b"SET", names.slot(put.key), value, *life))
-    return commands
 
 
 def _fresh(count: int) -> list[bytes]:

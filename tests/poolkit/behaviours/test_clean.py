@@ -10,7 +10,7 @@ import pytest
 from poolkit import ConnectFailed, Connection, Pool
 from poolkit._session import Dirt
 from poolkit.testing import FaultProxy
-from tests.poolkit.behaviours.test_mending import until
+from tests.waiting import until
 
 MakePool = Callable[..., Pool]
 

@@ -18,16 +18,10 @@ from poolkit import (
 )
 from poolkit.testing import FaultProxy
 from tests.servers.postgres import PostgresServer
+from tests.waiting import until
 
 MakePool = Callable[..., Pool]
 _LIMIT = 20
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Wait, for a bounded time, until something is so."""
-    async with asyncio.timeout(_LIMIT):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def _borrow(pool: Pool, timeout: float | None = None) -> Any:

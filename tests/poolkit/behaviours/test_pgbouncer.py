@@ -9,9 +9,9 @@ from asyncpg.exceptions import InvalidSQLStatementNameError
 
 from poolkit import ConnectFailed, Connection, Pool, PoolError
 from poolkit.listener import Notification
-from tests.poolkit.behaviours.test_mending import until
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgres import PostgresServer
+from tests.waiting import until
 
 MakePool = Callable[..., Pool]
 _LIMIT = 20

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from tiercache._sql.program import Dialect, Lease, Program, Replacement, Statement, Value
@@ -14,27 +15,8 @@ T = TypeVar("T")
 RUN = ""
 
 
-class OnSqlite:
-    """Runs programs on a connection of `sqlite3`; ``seen`` are the statements it ran."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
-        self.seen: list[Statement] = []
-
-    async def __call__(self, program: Program[T]) -> T:
-        """Return what the program returns."""
-        try:
-            statement = next(program)
-            while True:
-                self.seen.append(statement)
-                sql = re.sub(r"\$(\d+)", r"?\1", statement.sql)
-                statement = program.send(self.connection.execute(sql, statement.args).fetchall())
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-
-
-class OnPostgres:
-    """Runs programs on a connection of asyncpg; ``seen`` are the statements it ran."""
+class Run(ABC):
+    """Runs programs on a connection; ``seen`` are the statements they had it run."""
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
@@ -46,13 +28,32 @@ class OnPostgres:
             statement = next(program)
             while True:
                 self.seen.append(statement)
-                rows = await self.connection.fetch(statement.sql, *statement.args)
-                statement = program.send(rows)
+                statement = program.send(await self.rows(statement.sql, *statement.args))
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
 
+    @abstractmethod
+    async def rows(self, sql: str, *args: object) -> Sequence[Any]:
+        """Return the rows of a statement."""
 
-Run = OnSqlite | OnPostgres
+
+class OnSqlite(Run):
+    """On a connection of `sqlite3`."""
+
+    async def rows(self, sql: str, *args: object) -> Sequence[Any]:
+        """Return the rows of a statement, whose parameters have the names ``$1`` and on."""
+        sql = re.sub(r"\$(\d+)", r"?\1", sql)
+        rows: list[Any] = self.connection.execute(sql, args).fetchall()
+        return rows
+
+
+class OnPostgres(Run):
+    """On a connection of asyncpg."""
+
+    async def rows(self, sql: str, *args: object) -> Sequence[Any]:
+        """Return the rows of a statement."""
+        rows: list[Any] = await self.connection.fetch(sql, *args)
+        return rows
 
 
 async def lease(

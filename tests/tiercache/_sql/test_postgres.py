@@ -12,7 +12,8 @@ import pytest
 import pytest_asyncio
 
 from tests.servers.postgres import PostgresServer
-from tests.tiercache._sql.programs import OnPostgres, lease, load, readable, value
+from tests.tiercache._sql.dialect import DialectContract
+from tests.tiercache._sql.programs import OnPostgres, Run, lease, load, readable, value
 from tiercache._sql.names import Tables
 from tiercache._sql.postgres import Postgres
 from tiercache._sql.program import START, VERSION, Lease, Program, Replacement, Statement
@@ -42,11 +43,26 @@ async def connect(postgres_dsn: str) -> AsyncIterator[Connect]:
 
 
 @pytest_asyncio.fixture
-async def run(connect: Connect, dialect: Postgres) -> OnPostgres:
+async def bare(connect: Connect) -> OnPostgres:
+    """A connection to an empty database."""
+    return await connect()
+
+
+@pytest_asyncio.fixture
+async def run(bare: OnPostgres, dialect: Postgres) -> OnPostgres:
     """A connection to a database with the schema in it."""
-    runner = await connect()
-    await runner(dialect.create())
-    return runner
+    await bare(dialect.create())
+    return bare
+
+
+class TestPostgres(DialectContract):
+    async def written(self, run: Run) -> tuple[float, ...]:
+        """Return when the tag ``t`` ends, and the transaction that wrote it."""
+        [row] = await run.rows(
+            "SELECT extract(epoch FROM expires)::float8, xmin::text::float8 FROM tiercache_tag"
+            " WHERE tag = 't'"
+        )
+        return tuple(row)
 
 
 async def blocked(watcher: OnPostgres, waiting: OnPostgres, program: Program[T]) -> asyncio.Task[T]:
@@ -60,17 +76,6 @@ async def blocked(watcher: OnPostgres, waiting: OnPostgres, program: Program[T])
             assert not task.done()
             await asyncio.sleep(0.005)
     return task
-
-
-async def test_the_version_is_none_until_the_schema_is_there(
-    connect: Connect, dialect: Postgres
-) -> None:
-    """An empty database has no version; a schema made twice has the one it was made with."""
-    run = await connect()
-    assert await run(dialect.version()) is None
-    await run(dialect.create())
-    await run(dialect.create())
-    assert await run(dialect.version()) == VERSION
 
 
 async def test_a_session_that_found_nothing_learns_of_tables_made_meanwhile(
@@ -121,15 +126,6 @@ async def test_unlogged_tables(connect: Connect) -> None:
     }
 
 
-async def test_a_name_as_long_as_an_index_allows_is_found(
-    run: OnPostgres, dialect: Postgres
-) -> None:
-    """Keys and tags of the greatest folded length are stored and read."""
-    key, tag = "k" * 512, "t" * 512
-    assert await load(run, dialect, key, tag) == [key]
-    assert await readable(run, dialect, key) == [key]
-
-
 async def test_a_codec_of_the_application_does_not_matter(
     run: OnPostgres, dialect: Postgres
 ) -> None:
@@ -140,46 +136,6 @@ async def test_a_codec_of_the_application_does_not_matter(
         )
     assert await load(run, dialect, "a", "t") == ["a"]
     assert await readable(run, dialect, "a") == ["a"]
-
-
-async def test_what_is_over_reads_as_nothing(run: OnPostgres, dialect: Postgres) -> None:
-    """A value past its ttl is not read, a lease past its ttl cannot be filled."""
-    await load(run, dialect, "value", ttl=-1.0)
-    assert await readable(run, dialect, "value") == []
-    tokens = await lease(run, dialect, "lease", ttl=-1.0)
-    assert await run(dialect.fill("app", [], [Replacement("lease", value("lease", tokens))])) == {}
-
-
-async def test_a_fill_upon_a_dead_tag_is_refused(run: OnPostgres, dialect: Postgres) -> None:
-    """What nobody could read is not written: the lease stays what it was."""
-    tokens = await lease(run, dialect, "a", "t")
-    await run(dialect.delete_tags("app", ["t"]))
-    fill = dialect.fill("app", ["t"], [Replacement("a", value("a", tokens))])
-    assert await run(fill) == {}
-    await lease(run, dialect, "b", "t")
-    fill = dialect.fill("app", ["t"], [Replacement("a", value("a", tokens))])
-    assert await run(fill) == {}
-
-
-async def test_a_tag_lives_as_long_as_its_entries(run: OnPostgres, dialect: Postgres) -> None:
-    """A fill extends its tags ahead; a second one within that time writes nothing."""
-
-    async def written() -> tuple[float, str]:
-        row = await run.connection.fetchrow(
-            "SELECT extract(epoch FROM expires)::float8, xmin::text FROM tiercache_tag"
-            " WHERE tag = 't'"
-        )
-        return tuple(row)
-
-    await load(run, dialect, "a", "t", ttl=10.0)
-    first = await written()
-    await load(run, dialect, "a", "t", ttl=86400.0)
-    second = await written()
-    assert second[0] - first[0] > 86400.0
-    await load(run, dialect, "b", "t", ttl=86400.0)
-    assert await written() == second
-    await load(run, dialect, "c", "t", ttl=None)
-    assert (await written())[0] == float("inf")
 
 
 async def test_two_misses_agree_on_a_tag_that_neither_saw(
@@ -274,7 +230,6 @@ async def test_crossing_batches_do_not_wait_for_each_other_for_ever(
             tokens = await run(dialect.lease("app", fresh, leases, 60.0))
             fills = [Replacement(f"{key} {id(run)}", value(key, tokens)) for key in order]
             await run(dialect.fill("app", order, fills))
-            await run(dialect.put("app", order, [value(key, tokens) for key in order]))
             await run(dialect.release("app", leases))
             await run(dialect.delete_keys("app", order))
             await run(dialect.delete_tags("app", order))
@@ -288,18 +243,6 @@ async def test_crossing_batches_do_not_wait_for_each_other_for_ever(
     assert deadlocks == 0
 
 
-async def test_expire_deletes_what_is_over_in_batches(run: OnPostgres, dialect: Postgres) -> None:
-    """Values, leases and tags past their time go, so many at a time; the others stay."""
-    for n in range(3):
-        await load(run, dialect, f"over {n}", ttl=-1.0)
-    await lease(run, dialect, "lease", "tag", ttl=-4000.0)
-    await load(run, dialect, "good")
-    assert await run(dialect.expire(2)) == 2
-    assert await run(dialect.expire(100)) == 3
-    assert await run(dialect.expire(100)) == 0
-    assert await readable(run, dialect, "good") == ["good"]
-
-
 async def test_expire_passes_by_what_somebody_holds(
     run: OnPostgres, connect: Connect, dialect: Postgres
 ) -> None:
@@ -311,33 +254,6 @@ async def test_expire_passes_by_what_somebody_holds(
         await other.connection.execute("SELECT FROM tiercache_entry WHERE key = 'held' FOR UPDATE")
         assert await asyncio.wait_for(run(dialect.expire(10)), 10) == 1
     assert await run(dialect.expire(10)) == 1
-
-
-async def test_sweep_deletes_what_nobody_can_read(run: OnPostgres, dialect: Postgres) -> None:
-    """Values of a dead tag go, window by window; leases and readable values stay."""
-    for n in range(5):
-        await load(run, dialect, f"k{n}", "dead" if n % 2 else "alive")
-    await lease(run, dialect, "lease")
-    await run(dialect.delete_tags("app", ["dead"]))
-    at, deleted, steps = START, 0, 0
-    while True:
-        swept = await run(dialect.sweep(at, 2))
-        at, deleted, steps = swept.at, deleted + swept.deleted, steps + 1
-        if at == START:
-            break
-    assert deleted == 2
-    assert steps >= 3
-    left = await run.connection.fetch("SELECT key FROM tiercache_entry ORDER BY key")
-    assert [row[0] for row in left] == ["k0", "k2", "k4", "lease"]
-
-
-async def test_sweep_deletes_the_values_of_a_cleared_namespace(
-    run: OnPostgres, dialect: Postgres
-) -> None:
-    """Without the run token of its namespace no value can be read."""
-    await load(run, dialect, "a", ttl=None)
-    await run(dialect.delete_tags("app", [""]))
-    assert (await run(dialect.sweep(START, 10))).deleted == 1
 
 
 async def test_every_statement_finds_its_rows_by_index(run: OnPostgres, dialect: Postgres) -> None:
@@ -354,7 +270,6 @@ async def test_every_statement_finds_its_rows_by_index(run: OnPostgres, dialect:
     await run.connection.execute("ANALYZE tiercache_entry, tiercache_tag")
     run.seen.clear()
     await load(run, dialect, "a", "t")
-    await run(dialect.put("app", ["t"], [value("a", {"": "r", "t": "x"})]))
     await run(dialect.read("app", ["a"]))
     await run(dialect.release("app", [Lease("a", "a")]))
     await run(dialect.delete_keys("app", ["a"]))

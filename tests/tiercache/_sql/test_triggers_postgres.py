@@ -14,10 +14,10 @@ import asyncpg
 import pytest
 
 from poolkit import Pool
+from tests.tiercache._sql.triggers import TriggerContract
 from tests.tiercache._sql.watching import Watching
 from tiercache import KeyTemplateError
 from tiercache._sql.triggers import Watched
-from tiercache._sql.triggers import watched as versions
 from tiercache.errors import PolicyError
 
 
@@ -35,6 +35,11 @@ async def there(pool: Pool) -> Watching:
     watching = Watching(pool)
     await watching.open()
     return watching
+
+
+class TestPostgres(TriggerContract):
+    replacing = 3
+    removing = 5
 
 
 async def test_every_statement_names_old_and_new_rows(there: Watching) -> None:
@@ -79,16 +84,6 @@ async def test_a_row_is_as_the_relay_wants_it(there: Watching) -> None:
     )
     assert row is not None
     assert dict(row) == {"namespace": "it's", "source": None, "past": True}
-
-
-async def test_a_rollback_writes_nothing(there: Watching) -> None:
-    """The row is part of the transaction that changed the table."""
-    await there.watch("users", "user:{id}")
-    with pytest.raises(ZeroDivisionError):
-        async with there.pool.transaction() as tx:
-            await tx.execute("INSERT INTO users VALUES (1, 'a', 'x')")
-            raise ZeroDivisionError
-    assert await there.bodies() == []
 
 
 async def test_many_names_are_cut(there: Watching) -> None:
@@ -261,13 +256,6 @@ async def test_names_are_compared_as_bytes(there: Watching) -> None:
     assert await there.names() == ["A-x", "a-x"]
 
 
-async def test_an_empty_text_is_no_tag(there: Watching) -> None:
-    """A template that comes out empty names nothing."""
-    await there.watch("users", "{name}")
-    await there.pool.execute("INSERT INTO users VALUES (1, '', 'x')")
-    assert await there.bodies() == []
-
-
 ODD = "float8,real,json,jsonb,bytea,int[],interval,time,char(4),inet,money,point,xml,pair,int4range"
 
 
@@ -409,16 +397,6 @@ async def test_other_templates_leave_the_table_alone(there: Watching) -> None:
     assert await there.names() == ["u:1"]
 
 
-async def test_versions(there: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A later version replaces what an earlier one has written, and is not replaced by it."""
-    await there.watch("users", "user:{id}")
-    monkeypatch.setattr(versions, "VERSION", 2)
-    assert len(await there.watch("users", "user:{id}")) == 3
-    monkeypatch.setattr(versions, "VERSION", 1)
-    assert await there.missing("users", "user:{id}") == ()
-    assert len(await there.missing("users", "other:{id}")) == 3
-
-
 async def test_what_somebody_changed_is_put_right(there: Watching) -> None:
     """A trigger that is off or gone, or a function that is not as it should be, is made again."""
     await there.watch("users", "user:{id}")
@@ -445,17 +423,6 @@ async def test_a_column_of_another_type_is_written_anew(there: Watching) -> None
     await there.watch("flags", "flag:{id}")
     await there.pool.execute("INSERT INTO flags VALUES (true)")
     assert await there.names() == ["flag:True"]
-
-
-async def test_caches_of_other_names_do_not_meet(there: Watching) -> None:
-    """Two caches watch one table, and one of them stops."""
-    await there.watch("users", "user:{id}", name="one")
-    await there.watch("users", "u:{id}", name="two")
-    await there.pool.execute("INSERT INTO users VALUES (1, 'a', 'x')")
-    assert await there.names() == ["u:1", "user:1"]
-    await there.unwatch("users", "one")
-    await there.pool.execute("UPDATE users SET name = 'b'")
-    assert await there.names() == ["u:1"]
 
 
 async def test_nothing_is_left(there: Watching) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from poolkit import Pool
+from tests.tiercache._sql.triggers import TriggerContract
 from tests.tiercache._sql.watching import Watching
 from tiercache import KeyTemplateError
 from tiercache._sql.triggers import Watched
-from tiercache._sql.triggers import watched as versions
 from tiercache.errors import PolicyError
 
 
@@ -27,6 +27,11 @@ async def there(sqlite_path: Path) -> AsyncIterator[Watching]:
         watching = Watching(pool)
         await watching.open()
         yield watching
+
+
+class TestSqlite(TriggerContract):
+    replacing = 6
+    removing = 3
 
 
 async def test_every_statement_names_old_and_new_rows(there: Watching) -> None:
@@ -56,16 +61,6 @@ async def test_a_row_is_as_the_relay_wants_it(there: Watching) -> None:
     assert row is not None
     assert (row["namespace"], row["source"]) == ("it's", None)
     assert before - 0.01 <= row["at"] <= time.time() + 0.01
-
-
-async def test_a_rollback_writes_nothing(there: Watching) -> None:
-    """The row is part of the transaction that changed the table."""
-    await there.watch("users", "user:{id}")
-    with pytest.raises(ZeroDivisionError):
-        async with there.pool.transaction() as tx:
-            await tx.execute("INSERT INTO users VALUES (1, 'a', 'x')")
-            raise ZeroDivisionError
-    assert await there.bodies() == []
 
 
 async def test_another_program_is_heard(there: Watching, sqlite_path: Path) -> None:
@@ -173,13 +168,6 @@ async def test_a_value_without_a_text_clears(there: Watching, value: Any) -> Non
     assert await there.names() == ["x:fine", "x:too"]
 
 
-async def test_an_empty_text_is_no_tag(there: Watching) -> None:
-    """A template that comes out empty names nothing."""
-    await there.watch("users", "{name}")
-    await there.pool.execute("INSERT INTO users VALUES (1, '', 'x')")
-    assert await there.bodies() == []
-
-
 async def test_names_are_compared_as_bytes(there: Watching) -> None:
     """Two texts that a collation takes for one are two tags."""
     await there.pool.execute("CREATE TABLE words (a TEXT COLLATE NOCASE)")
@@ -246,28 +234,6 @@ async def test_what_has_no_rows_of_its_own_is_refused(there: Watching, sql: str)
 
 
 # --- again, other, newer ---------------------------------------------------------------------
-
-
-async def test_versions(there: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A later version replaces what an earlier one has written, and is not replaced by it."""
-    await there.watch("users", "user:{id}")
-    monkeypatch.setattr(versions, "VERSION", 2)
-    assert len(await there.watch("users", "user:{id}")) == 6
-    monkeypatch.setattr(versions, "VERSION", 1)
-    assert await there.missing("users", "user:{id}") == ()
-    assert len(await there.missing("users", "other:{id}")) == 6
-
-
-async def test_caches_of_other_names_do_not_meet(there: Watching) -> None:
-    """Two caches watch one table, and one of them stops."""
-    await there.watch("users", "user:{id}", name="one")
-    await there.watch("users", "u:{id}", name="two")
-    await there.pool.execute("INSERT INTO users VALUES (1, 'a', 'x')")
-    assert await there.names() == ["u:1", "user:1"]
-    assert len(await there.unwatch("Users", "one")) == 3
-    assert await there.unwatch("users", "one") == ()
-    await there.pool.execute("UPDATE users SET name = 'b'")
-    assert await there.names() == ["u:1"]
 
 
 async def test_an_administrator_can_do_it(there: Watching, sqlite_path: Path) -> None:

@@ -1,16 +1,26 @@
 """`PostgresBus`: events in a table, commits out of order, and a server that does not behave."""
 
 import asyncio
-import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
 from poolkit import Pool
-from tests.contracts.bus import BusContract, Join, Recorder, about, listening
+from tests.contracts.bus import (
+    Join,
+    Recorder,
+    SharedBusContract,
+    SharedMedium,
+    about,
+    is_one_gap,
+    joined,
+    listening,
+    sits_out_a_pause,
+    trying,
+)
+from tests.contracts.tier import load
 from tests.servers.postgres import PostgresServer
 from tiercache._sql import events
 from tiercache._sql.events import EVENT, Mark, PostgresEvents, Snapshot
@@ -19,7 +29,7 @@ from tiercache._sql.places import PostgresPlace, place_of
 from tiercache.bus import postgres
 from tiercache.bus.postgres import PostgresBus
 from tiercache.errors import TierError
-from tiercache.tiers.base import Ask, Put
+from tiercache.tiers.base import Ask
 from tiercache.tiers.database import DatabaseTier
 
 TABLES = Tables.of("tiercache")
@@ -34,22 +44,11 @@ def bus_on(dsn: str, name: str = "app", timeout: float = 5.0) -> PostgresBus:
     return PostgresBus(place, TABLES, name, timeout=timeout)
 
 
-class OneDatabase:
-    """The medium is a database."""
-
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-
-    def bus(self) -> PostgresBus:
-        """Return another bus of the same cache name."""
-        return bus_on(self._dsn)
-
-
-class TestPostgresBus(BusContract):
+class TestPostgresBus(SharedBusContract):
     @pytest.fixture
-    def medium(self, postgres_dsn: str) -> OneDatabase:
+    def medium(self, postgres_dsn: str) -> SharedMedium:
         """A new database."""
-        return OneDatabase(postgres_dsn)
+        return SharedMedium(bus_on, postgres_dsn)
 
     async def test_all_listeners_agree_on_the_order(self, join: Join) -> None:
         """What is sent at one moment comes to everybody in any order, and before what follows."""
@@ -66,30 +65,6 @@ class TestPostgresBus(BusContract):
             assert set(recorder.names[:-1]) == names
 
 
-@contextlib.asynccontextmanager
-async def joined(dsn: str, timeout: float = 5.0) -> AsyncIterator[tuple[PostgresBus, Recorder]]:
-    """A bus with a listener, closed at the end."""
-    bus = bus_on(dsn, timeout=timeout)
-    try:
-        async with listening(bus) as recorder:
-            yield bus, recorder
-    finally:
-        await bus.aclose()
-
-
-@contextlib.asynccontextmanager
-async def trying(bus: PostgresBus) -> AsyncIterator[Recorder]:
-    """A listener of a bus that is not expected to connect at once."""
-    recorder = Recorder()
-    running = asyncio.create_task(bus.run(recorder))
-    try:
-        yield recorder
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
-        await bus.aclose()
-
-
 @pytest_asyncio.fixture
 async def pool(postgres_dsn: str) -> AsyncIterator[Pool]:
     """Connections for the test itself, on a database that has a table of events."""
@@ -104,7 +79,7 @@ async def pool(postgres_dsn: str) -> AsyncIterator[Pool]:
 
 async def test_commits_out_of_order_are_all_heard(pool: Pool, postgres_dsn: str) -> None:
     """Of two open transactions the younger commits first: both events come, none twice, no gap."""
-    async with joined(postgres_dsn) as (bus, recorder):
+    async with joined(bus_on(postgres_dsn)) as (bus, recorder):
         gaps = len(recorder.gaps)
         older = pool.transaction()
         async with older as tx:
@@ -121,7 +96,7 @@ async def test_commits_out_of_order_are_all_heard(pool: Pool, postgres_dsn: str)
 
 async def test_a_long_transaction_delays_nobody(pool: Pool, postgres_dsn: str) -> None:
     """While a transaction that has written stays open, events of others come at once, once each."""
-    async with joined(postgres_dsn) as (bus, recorder), pool.transaction() as tx:
+    async with joined(bus_on(postgres_dsn)) as (bus, recorder), pool.transaction() as tx:
         await tx.execute(WRITE, about("late"))
         for n in range(20):
             await bus.publish([about(str(n))])
@@ -131,7 +106,7 @@ async def test_a_long_transaction_delays_nobody(pool: Pool, postgres_dsn: str) -
 
 async def test_an_event_in_a_savepoint(pool: Pool, postgres_dsn: str) -> None:
     """The number of a subtransaction is not that of its row: it is seen when the whole commits."""
-    async with joined(postgres_dsn) as (bus, recorder):
+    async with joined(bus_on(postgres_dsn)) as (bus, recorder):
         async with pool.transaction() as tx:
             async with tx.transaction():
                 await tx.execute(WRITE, about("inner"))
@@ -142,27 +117,14 @@ async def test_an_event_in_a_savepoint(pool: Pool, postgres_dsn: str) -> None:
 
 async def test_a_lost_notification_costs_a_heartbeat(pool: Pool, postgres_dsn: str) -> None:
     """Rows that nobody tells of are found by the reader itself."""
-    async with joined(postgres_dsn) as (_, recorder):
+    async with joined(bus_on(postgres_dsn)) as (_, recorder):
         await pool.execute(WRITE, about("silent"))
         await recorder.until(lambda: recorder.names == ["silent"])
 
 
-async def test_caches_of_other_names_hear_nothing(postgres_dsn: str) -> None:
-    """Every namespace has its own events, in one table."""
-    one, other = bus_on(postgres_dsn, "app"), bus_on(postgres_dsn, "app2")
-    async with listening(one) as here, listening(other) as there:
-        await one.publish([about("a")])
-        await other.publish([about("b")])
-        await here.until(lambda: bool(here.events))
-        await there.until(lambda: bool(there.events))
-        assert (here.names, there.names) == (["a"], ["b"])
-    await one.aclose()
-    await other.aclose()
-
-
 async def test_rows_in_the_outbox_are_told_of(pool: Pool, postgres_dsn: str) -> None:
     """A notification that says "outbox", and every connection, stir the listener."""
-    async with joined(postgres_dsn) as (_, recorder):
+    async with joined(bus_on(postgres_dsn)) as (_, recorder):
         await recorder.until(lambda: recorder.log.count("stirred") == 1)
         await pool.execute("SELECT pg_notify('tiercache_event', 'outbox')")
         await recorder.until(lambda: recorder.log.count("stirred") == 2)
@@ -186,7 +148,7 @@ async def test_a_terminated_connection_is_replayed_without_a_gap(
     pool: Pool, postgres_dsn: str
 ) -> None:
     """Events sent while the reader was away come once each after it is back."""
-    async with joined(postgres_dsn) as (bus, recorder):
+    async with joined(bus_on(postgres_dsn)) as (bus, recorder):
         gaps = len(recorder.gaps)
         await bus.publish([about("before")])
         await recorder.until(lambda: bool(recorder.names))
@@ -201,7 +163,7 @@ async def test_a_terminated_connection_is_replayed_without_a_gap(
 
 async def test_removed_unread_is_a_gap(pool: Pool, postgres_dsn: str) -> None:
     """A reader finds in the mark that something was removed which it has not seen."""
-    async with joined(postgres_dsn) as (bus, recorder):
+    async with joined(bus_on(postgres_dsn)) as (bus, recorder):
         gaps = len(recorder.gaps)
         async with pool.transaction() as tx:  # forgotten in the very step that makes them
             await tx.execute(WRITE, about("unread"))
@@ -228,21 +190,13 @@ async def test_removed_unread_is_a_gap(pool: Pool, postgres_dsn: str) -> None:
 )
 async def test_an_emptied_table_is_a_gap(pool: Pool, postgres_dsn: str, sql: str) -> None:
     """An administrator's clearing is noticed though nothing is sent; then events come again."""
-    async with joined(postgres_dsn) as (bus, recorder):
-        await bus.publish([about("a")])
-        await recorder.until(lambda: bool(recorder.events))
-        gaps = len(recorder.gaps)
-        await pool.execute(sql)
-        await recorder.until(lambda: len(recorder.gaps) > gaps)
-        await bus.publish([about("b")])
-        await recorder.until(lambda: "b" in recorder.names)
-        await recorder.until_connected()
-        assert len(recorder.gaps) == gaps + 1
+    async with joined(bus_on(postgres_dsn)) as (bus, recorder):
+        await is_one_gap(bus, recorder, lambda: pool.execute(sql))
 
 
 async def test_another_server_is_a_gap(pool: Pool, postgres_dsn: str) -> None:
     """Who reconnects and finds a server with another history trusts nothing."""
-    async with joined(postgres_dsn) as (bus, recorder):
+    async with joined(bus_on(postgres_dsn)) as (bus, recorder):
         gaps = len(recorder.gaps)
         position = await _cut_off(bus, recorder, pool)
         assert position.server.endswith(" 00000001")
@@ -254,12 +208,12 @@ async def test_another_server_is_a_gap(pool: Pool, postgres_dsn: str) -> None:
 
 async def test_a_promoted_standby_is_another_server(private_postgres: PostgresServer) -> None:
     """A standby has the same events and, once it is promoted, a history of its own."""
-    async with joined(private_postgres.dsn) as (first, _):
+    async with joined(bus_on(private_postgres.dsn)) as (first, _):
         assert first._position is not None
         before = first._position.server
     with await asyncio.to_thread(private_postgres.standby) as standby:
         await asyncio.to_thread(standby.promote)
-        async with joined(standby.dsn) as (second, _):
+        async with joined(bus_on(standby.dsn)) as (second, _):
             assert second._position is not None
             after = second._position.server
     assert before.split()[0] == after.split()[0]
@@ -268,7 +222,7 @@ async def test_a_promoted_standby_is_another_server(private_postgres: PostgresSe
 
 async def test_to_be_away_for_too_long_is_a_gap(pool: Pool, postgres_dsn: str) -> None:
     """Beyond what is read again, transactions whose numbers a crash gave twice might be missed."""
-    async with joined(postgres_dsn) as (bus, recorder):
+    async with joined(bus_on(postgres_dsn)) as (bus, recorder):
         gaps = len(recorder.gaps)
         position = await _cut_off(bus, recorder, pool)
         bus._position = position._replace(at=position.at - postgres.AGAIN - 1)
@@ -281,7 +235,7 @@ async def test_numbers_that_a_crash_gave_twice(pool: Pool, postgres_dsn: str) ->
 
     The reader here has seen transactions that the server, as it is now, has not begun yet.
     """
-    async with joined(postgres_dsn) as (bus, recorder):
+    async with joined(bus_on(postgres_dsn)) as (bus, recorder):
         await bus.publish([about("once")])
         await recorder.until(lambda: recorder.names == ["once"])
         gaps = len(recorder.gaps)
@@ -305,7 +259,10 @@ async def test_old_events_are_removed_and_nobody_has_a_gap(
     """Events that are old, or too many, are removed by the readers once all of them have read."""
     monkeypatch.setattr(postgres, "PRUNE_EVERY", 0.0)
     monkeypatch.setattr(events, "KEPT", 1000 if old else 5)
-    async with joined(postgres_dsn) as (bus, here), joined(postgres_dsn) as (_, there):
+    async with (
+        joined(bus_on(postgres_dsn)) as (bus, here),
+        joined(bus_on(postgres_dsn)) as (_, there),
+    ):
         gaps = len(here.gaps) + len(there.gaps)
         await bus.publish([about(str(n)) for n in range(50)])
         for recorder in (here, there):
@@ -387,7 +344,7 @@ async def test_a_role_that_may_make_no_tables(pool: Pool, postgres_dsn: str) -> 
     await pool.execute("CREATE ROLE plain_bus LOGIN")
     grant = "GRANT SELECT, INSERT, UPDATE, DELETE ON tiercache_event TO plain_bus"
     await pool.execute(grant)
-    async with joined(postgres_dsn.replace("postgres@", "plain_bus@")) as (bus, recorder):
+    async with joined(bus_on(postgres_dsn.replace("postgres@", "plain_bus@"))) as (bus, recorder):
         await bus.publish([about("a")])
         await recorder.until(lambda: recorder.names == ["a"])
         assert bus._position is not None
@@ -396,28 +353,12 @@ async def test_a_role_that_may_make_no_tables(pool: Pool, postgres_dsn: str) -> 
     await pool.execute("DROP ROLE plain_bus")
 
 
-async def test_an_idle_table_is_proven_complete_again_and_again(postgres_dsn: str) -> None:
-    """Without any event, `proven` moves on and never lies in the future."""
-    async with joined(postgres_dsn) as (bus, recorder):
-        first, before, rounds = bus.proven, time.monotonic(), 0
-
-        def counted(connected: bool) -> None:
-            nonlocal rounds
-            rounds += connected
-            recorder._note("again")
-
-        recorder.connected = counted  # type: ignore[method-assign]
-        await recorder.until(lambda: rounds >= 3)
-        assert first < bus.proven <= time.monotonic()
-        assert bus.proven > before - 2
-
-
 # The server goes away
 
 
 async def test_a_restart_of_the_server_is_replayed(private_postgres: PostgresServer) -> None:
     """Committed events outlive a crash: disconnected, connected, and no gap."""
-    async with joined(private_postgres.dsn, timeout=1.0) as (bus, recorder):
+    async with joined(bus_on(private_postgres.dsn, timeout=1.0)) as (bus, recorder):
         await bus.publish([about("a")])
         await recorder.until(lambda: recorder.names == ["a"])
         recorder.log.clear()
@@ -437,17 +378,8 @@ async def test_a_server_that_hangs_is_disconnected_and_replayed(
     private_postgres: PostgresServer,
 ) -> None:
     """SIGSTOP is noticed at the next heartbeat, and what was sent meanwhile comes without a gap."""
-    async with joined(private_postgres.dsn, timeout=0.5) as (bus, recorder):
-        gaps = len(recorder.gaps)
-        await asyncio.to_thread(private_postgres.pause)
-        await recorder.until(lambda: not recorder.is_connected)
-        with pytest.raises(TierError):
-            await bus.publish([about("unknown")])
-        await asyncio.to_thread(private_postgres.resume)
-        await recorder.until_connected()
-        await bus.publish([about("b")])
-        await recorder.until(lambda: "b" in recorder.names)
-        assert len(recorder.gaps) == gaps
+    async with joined(bus_on(private_postgres.dsn, timeout=0.5)) as (bus, recorder):
+        await sits_out_a_pause(bus, recorder, private_postgres)
 
 
 async def test_a_bus_may_be_started_before_its_server(
@@ -474,13 +406,13 @@ async def test_events_ride_on_the_deletions_of_the_tier(pool: Pool, postgres_dsn
     assert not bus.rides_on(tier)
     bus.ride(tier)
     assert bus.rides_on(tier)
-    await tier.put([Put("a", ("t",), b"v", 60)])
+    await load(tier, "a", b"v", ("t",))
     async with listening(bus) as recorder:
         await tier.invalidate(["a"], ["t"], [about("a"), about("b")])
         assert await tier.read([Ask("a", None)]) == [None]
         await tier.clear([about("all")])
         await recorder.until(lambda: recorder.names == ["a", "b", "all"])
-        await tier.put([Put("a", ("t",), b"v", 60)])
+        await load(tier, "a", b"v", ("t",))
         sql = "ALTER TABLE tiercache_event ADD CONSTRAINT none CHECK (kind <> 'e') NOT VALID"
         await pool.execute(sql)
         with pytest.raises(TierError, match="none"):

@@ -5,21 +5,30 @@ import contextlib
 import shutil
 import sqlite3
 import threading
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from poolkit import Pool
-from tests.contracts.bus import BusContract, Recorder, about, listening
+from tests.contracts.bus import (
+    Recorder,
+    SharedBusContract,
+    SharedMedium,
+    about,
+    is_one_gap,
+    joined,
+    listening,
+    trying,
+)
+from tests.contracts.tier import load
 from tiercache._sql import events
 from tiercache._sql.names import Tables
 from tiercache._sql.places import SqlitePlace, place_of
 from tiercache.bus import sqlite
 from tiercache.bus.sqlite import SqliteBus
 from tiercache.errors import TierError
-from tiercache.tiers.base import Ask, Put
+from tiercache.tiers.base import Ask
 from tiercache.tiers.database import DatabaseTier
 
 TABLES = Tables.of("tiercache")
@@ -33,46 +42,11 @@ def bus_on(path: Path, name: str = "app", timeout: float = 5.0) -> SqliteBus:
     return SqliteBus(place, TABLES, name, timeout=timeout)
 
 
-class OneFile:
-    """The medium is a file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def bus(self) -> SqliteBus:
-        """Return another bus of the same cache name."""
-        return bus_on(self._path)
-
-
-class TestSqliteBus(BusContract):
+class TestSqliteBus(SharedBusContract):
     @pytest.fixture
-    def medium(self, sqlite_path: Path) -> OneFile:
+    def medium(self, sqlite_path: Path) -> SharedMedium:
         """A file that does not exist yet."""
-        return OneFile(sqlite_path)
-
-
-@contextlib.asynccontextmanager
-async def joined(path: Path, timeout: float = 5.0) -> AsyncIterator[tuple[SqliteBus, Recorder]]:
-    """A bus with a listener, closed at the end."""
-    bus = bus_on(path, timeout=timeout)
-    try:
-        async with listening(bus) as recorder:
-            yield bus, recorder
-    finally:
-        await bus.aclose()
-
-
-@contextlib.asynccontextmanager
-async def trying(bus: SqliteBus) -> AsyncIterator[Recorder]:
-    """A listener of a bus that is not expected to connect at once."""
-    recorder = Recorder()
-    running = asyncio.create_task(bus.run(recorder))
-    try:
-        yield recorder
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
-        await bus.aclose()
+        return SharedMedium(bus_on, sqlite_path)
 
 
 @contextlib.contextmanager
@@ -85,25 +59,9 @@ def stranger(path: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-async def test_caches_of_other_names_hear_nothing(sqlite_path: Path) -> None:
-    """Every namespace has its own events; the numbers of the others leave no gap."""
-    one, other = bus_on(sqlite_path, "app"), bus_on(sqlite_path, "app2")
-    async with listening(one) as here, listening(other) as there:
-        gaps = len(here.gaps)
-        await one.publish([about("a")])
-        await other.publish([about("b")])
-        await one.publish([about("c")])
-        await here.until(lambda: len(here.events) == 2)
-        await there.until(lambda: bool(there.events))
-        assert (here.names, there.names) == (["a", "c"], ["b"])
-        assert len(here.gaps) == gaps
-    await one.aclose()
-    await other.aclose()
-
-
 async def test_whoever_writes_stirs_the_listener(sqlite_path: Path) -> None:
     """Every commit of anybody may have been one of a row in the outbox."""
-    async with joined(sqlite_path) as (_, recorder):
+    async with joined(bus_on(sqlite_path)) as (_, recorder):
         with stranger(sqlite_path) as connection:
             for sql in ("CREATE TABLE t (x)", "INSERT INTO t VALUES (1)"):
                 await asyncio.sleep(0)
@@ -114,7 +72,7 @@ async def test_whoever_writes_stirs_the_listener(sqlite_path: Path) -> None:
 
 async def test_a_rolled_back_event_leaves_no_hole(sqlite_path: Path) -> None:
     """The numbers stay dense: a transaction that is rolled back gives its numbers back."""
-    async with joined(sqlite_path) as (bus, recorder):
+    async with joined(bus_on(sqlite_path)) as (bus, recorder):
         gaps = len(recorder.gaps)
         with stranger(sqlite_path) as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -130,7 +88,7 @@ async def test_a_rolled_back_event_leaves_no_hole(sqlite_path: Path) -> None:
 
 async def test_a_hole_is_a_gap(sqlite_path: Path) -> None:
     """An event that was removed before it was read is missed, and the next one is delivered."""
-    async with joined(sqlite_path) as (bus, recorder):
+    async with joined(bus_on(sqlite_path)) as (bus, recorder):
         gaps = len(recorder.gaps)
         with stranger(sqlite_path) as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -147,7 +105,7 @@ async def test_a_hole_is_a_gap(sqlite_path: Path) -> None:
 
 async def test_the_last_events_removed_are_a_gap(sqlite_path: Path) -> None:
     """Nothing comes after the hole: the number that was given last tells of it."""
-    async with joined(sqlite_path) as (_, recorder):
+    async with joined(bus_on(sqlite_path)) as (_, recorder):
         gaps = len(recorder.gaps)
         with stranger(sqlite_path) as connection:
             connection.execute("BEGIN IMMEDIATE")
@@ -160,22 +118,14 @@ async def test_the_last_events_removed_are_a_gap(sqlite_path: Path) -> None:
 @pytest.mark.parametrize("sql", ["DELETE FROM tiercache_event", "DROP TABLE tiercache_event"])
 async def test_an_emptied_table_is_a_gap(sqlite_path: Path, sql: str) -> None:
     """An administrator's clearing is noticed though nothing is sent; then events come again."""
-    async with joined(sqlite_path) as (bus, recorder):
-        await bus.publish([about("a")])
-        await recorder.until(lambda: bool(recorder.events))
-        gaps = len(recorder.gaps)
+    async with joined(bus_on(sqlite_path)) as (bus, recorder):
         with stranger(sqlite_path) as connection:
-            connection.execute(sql)
-        await recorder.until(lambda: len(recorder.gaps) > gaps)
-        await bus.publish([about("b")])
-        await recorder.until(lambda: "b" in recorder.names)
-        await recorder.until_connected()
-        assert len(recorder.gaps) == gaps + 1
+            await is_one_gap(bus, recorder, lambda: connection.execute(sql))
 
 
 async def test_a_replaced_file_is_a_gap(sqlite_path: Path, tmp_path: Path) -> None:
     """A file that takes the place of the old one, an exact copy even, has other events."""
-    async with joined(sqlite_path) as (bus, recorder):
+    async with joined(bus_on(sqlite_path)) as (bus, recorder):
         with stranger(sqlite_path) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         gaps = len(recorder.gaps)
@@ -191,7 +141,7 @@ async def test_a_replaced_file_is_a_gap(sqlite_path: Path, tmp_path: Path) -> No
 
 async def test_a_deleted_file_is_a_gap(sqlite_path: Path) -> None:
     """The file is made anew, and events come through it."""
-    async with joined(sqlite_path) as (bus, recorder):
+    async with joined(bus_on(sqlite_path)) as (bus, recorder):
         await bus.publish([about("a")])
         await recorder.until(lambda: recorder.names == ["a"])
         gaps = len(recorder.gaps)
@@ -205,7 +155,7 @@ async def test_a_deleted_file_is_a_gap(sqlite_path: Path) -> None:
 
 async def test_contents_that_went_back_in_time_are_a_gap(sqlite_path: Path) -> None:
     """A backup that is written over the open file takes events back: their numbers come again."""
-    async with joined(sqlite_path) as (bus, recorder):
+    async with joined(bus_on(sqlite_path)) as (bus, recorder):
         with stranger(sqlite_path) as connection, sqlite3.connect(":memory:") as backup:
             connection.backup(backup)
             await bus.publish([about("a")])
@@ -228,7 +178,7 @@ async def test_old_events_are_removed_and_nobody_has_a_gap(
     """Events that are old, or too many, are removed by the readers."""
     monkeypatch.setattr(sqlite, "PRUNE_EVERY", 0.01)
     count = "SELECT count(*) FROM tiercache_event WHERE id > 0"
-    async with joined(sqlite_path) as (bus, recorder):
+    async with joined(bus_on(sqlite_path)) as (bus, recorder):
         gaps = len(recorder.gaps)
         await bus.publish([about(str(n)) for n in range(50)])
         await recorder.until(lambda: len(recorder.names) == 50)
@@ -249,7 +199,7 @@ async def test_old_events_are_removed_and_nobody_has_a_gap(
 
 async def test_nobody_is_connected_before_the_own_probe_came_back(sqlite_path: Path) -> None:
     """A file that swallows what is written cannot carry events; when it stops that, it can."""
-    async with joined(sqlite_path):
+    async with joined(bus_on(sqlite_path)):
         pass
     with stranger(sqlite_path) as connection:
         connection.execute("CREATE TABLE tried (x)")
@@ -282,7 +232,7 @@ async def test_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
 
 async def test_a_writer_that_does_not_let_go(sqlite_path: Path) -> None:
     """While somebody else holds the right to write, publishing fails and listening goes on."""
-    async with joined(sqlite_path, timeout=0.1) as (bus, recorder):
+    async with joined(bus_on(sqlite_path, timeout=0.1)) as (bus, recorder):
         with stranger(sqlite_path) as connection:
             connection.execute("BEGIN IMMEDIATE")
             with pytest.raises(TierError) as caught:
@@ -292,22 +242,6 @@ async def test_a_writer_that_does_not_let_go(sqlite_path: Path) -> None:
             connection.execute("COMMIT")
             await recorder.until(lambda: "b" in recorder.names)
         assert "disconnected" not in recorder.log
-
-
-async def test_an_idle_file_is_proven_complete_again_and_again(sqlite_path: Path) -> None:
-    """Without any event, `proven` moves on and never lies in the future."""
-    async with joined(sqlite_path) as (bus, recorder):
-        first, before, rounds = bus.proven, time.monotonic(), 0
-
-        def counted(connected: bool) -> None:
-            nonlocal rounds
-            rounds += connected
-            recorder._note("again")
-
-        recorder.connected = counted  # type: ignore[method-assign]
-        await recorder.until(lambda: rounds >= 3)
-        assert first < bus.proven <= time.monotonic()
-        assert bus.proven > before - 2
 
 
 def test_a_loop_that_was_closed_ends_the_thread(sqlite_path: Path) -> None:
@@ -351,14 +285,14 @@ async def test_events_ride_on_the_deletions_of_the_tier(sqlite_path: Path, block
         else:
             await tier.invalidate(keys, [], [body])
 
-    await tier.put([Put("a", (), b"v", 60)])
+    await load(tier, "a", b"v")
     await invalidate(["a"], about("a"))  # before anybody has made the table
     async with listening(bus) as recorder:
-        await tier.put([Put("a", (), b"v", 60)])
+        await load(tier, "a", b"v")
         await invalidate(["a"], about("b"))
         assert await tier.read([Ask("a", None)]) == [None]
         await recorder.until(lambda: recorder.names == ["b"])
-        await tier.put([Put("a", (), b"v", 60)])
+        await load(tier, "a", b"v")
         with stranger(sqlite_path) as connection:
             connection.execute(
                 "CREATE TRIGGER refuse BEFORE INSERT ON tiercache_event"

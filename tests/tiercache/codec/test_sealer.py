@@ -77,14 +77,31 @@ def test_empty_values_are_values(value: object) -> None:
     assert type(back.value) is type(value)
 
 
+@pytest.mark.parametrize("size", [8170, 8179, 8180, 8181, 8182, 8183, 8184, 8200, 100_000])
+def test_values_of_any_size_are_read_whole(size: int) -> None:
+    """A body that is read in place, as large ones are, comes back like one that is copied."""
+    value = ["x" * (size - 20), "the end"]
+    sealer = Sealer(compress_above=None)
+    for type_ in (list[str], Any):
+        payload = sealer.seal("key", Entry(value, 1.0, 2.0, 3.0), type_)
+        assert sealer.open("key", payload, type_).value == value
+
+
+def test_an_entry_cannot_be_changed() -> None:
+    """What several tiers and callers share is set once."""
+    for name in ("value", "created", "expires", "stale_until", "tags", "other"):
+        with pytest.raises(AttributeError):
+            setattr(Entry(1, 1.0, 2.0, 3.0), name, None)
+
+
 def test_large_values_are_stored_compressed() -> None:
     """Compression is recorded in the frame and makes the payload smaller."""
     value = ["the same words"] * 1000
     packed = Sealer().seal("key", Entry(value, 1.0, 2.0, 3.0))
     plain = Sealer(compress_above=None).seal("key", Entry(value, 1.0, 2.0, 3.0))
     assert len(packed) < len(plain) / 5
-    assert unseal("key", packed, None).algorithm == 1
-    assert unseal("key", plain, None).algorithm == 0
+    assert Frame(*unseal("key", packed, None)).algorithm == 1
+    assert Frame(*unseal("key", plain, None)).algorithm == 0
     assert Sealer(compress_above=None).open("key", packed).value == value
 
 
@@ -92,8 +109,8 @@ def test_a_users_codec_is_used() -> None:
     """A codec of the user's own is named in the frame by its number."""
     sealer = Sealer(Reversed())
     payload = sealer.seal("key", Entry("abc", 1.0, 2.0, 3.0))
-    assert unseal("key", payload, None).body == b"cba"
-    assert unseal("key", payload, None).codec == 200
+    assert Frame(*unseal("key", payload, None)).body == b"cba"
+    assert Frame(*unseal("key", payload, None)).codec == 200
     assert sealer.open("key", payload).value == "abc"
 
 

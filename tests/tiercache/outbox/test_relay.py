@@ -15,24 +15,15 @@ import pytest
 from poolkit import CommitUnknown, Pool
 from poolkit.testing import FaultProxy
 from tests.servers.redis import RedisServer
+from tests.waiting import until
 from tiercache import Cache, DatabaseTier, MemoryTier, RedisTier
 from tiercache.outbox import Receipt, Relay
 
-PATIENCE = 20.0
-
 
 @pytest.fixture
-async def make_cache() -> AsyncIterator[Callable[..., Cache]]:
-    """Make caches that are closed on the loop that they have connections on."""
-    made: list[Cache] = []
-
-    def make(*tiers: Any, **options: Any) -> Cache:
-        made.append(Cache(*tiers, **options))
-        return made[-1]
-
-    yield make
-    for cache in made:
-        await cache.aclose()
+def make_cache(make_cache_here: Callable[..., Cache]) -> Callable[..., Cache]:
+    """Make caches that are closed on the loop of the test."""
+    return make_cache_here
 
 
 @pytest.fixture(params=["postgresql", "sqlite"])
@@ -51,16 +42,6 @@ async def pool(dsn: str) -> AsyncIterator[Pool]:
         await pool.execute("CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT)")
         await pool.execute("INSERT INTO users VALUES (1, 'old')")
         yield pool
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Wait until the condition holds; it may be async."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            result = condition()
-            if await result if asyncio.iscoroutine(result) else result:
-                return
-            await asyncio.sleep(0.02)
 
 
 async def rows(pool: Pool) -> list[str]:
@@ -340,14 +321,53 @@ async def proxied(postgres_dsn: str) -> AsyncIterator[tuple[Pool, Pool, FaultPro
 
 
 async def _commit_unknown(through: Pool, cache: Cache, proxy: FaultProxy) -> None:
+    """Invalidate and emit in a transaction whose COMMIT arrives and is not answered."""
     with pytest.raises(CommitUnknown):
         async with through.transaction() as tx:
             await tx.execute("UPDATE users SET name = 'new'")
             await cache.invalidate("k")
+            await cache.emit("renamed", id=1)
             proxy.kill_after = b"COMMIT"
             # Also if the server has nothing to answer for a long time.
             asyncio.get_running_loop().call_later(0.3, proxy.cut)
     proxy.heal()
+
+
+async def _commit_lost(direct: Pool, through: Pool, cache: Cache, proxy: FaultProxy) -> None:
+    """Do the same in a transaction whose COMMIT never arrives."""
+    with pytest.raises(CommitUnknown):
+        async with through.transaction() as tx:
+            await tx.execute("UPDATE users SET name = 'new'")
+            await cache.invalidate("k")
+            await cache.emit("renamed", id=1)
+            backend = await tx.fetchval("SELECT pg_backend_pid()")
+
+            async def kill() -> None:
+                proxy.black_hole()
+                asyncio.get_running_loop().call_later(0.1, proxy.cut)
+
+            tx.before_commit(lambda: tx.before_commit(kill))
+    proxy.heal()
+    await direct.execute("SELECT pg_terminate_backend($1)", backend)
+
+
+async def _slow_commits(direct: Pool) -> None:
+    """Let whoever changes a user wait for the advisory lock 77 in his COMMIT."""
+    await direct.execute(
+        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM pg_advisory_xact_lock(77); RETURN NULL; END $$"
+    )
+    await direct.execute(
+        "CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON users DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION slowly()"
+    )
+
+
+def _hear(cache: Cache) -> list[int]:
+    """Return the ids of the users of whose renaming the cache will have told its handlers."""
+    heard: list[int] = []
+    cache.subscribe("renamed", lambda id: heard.append(id))
+    return heard
 
 
 async def test_an_unknown_commit_that_took_place(
@@ -370,14 +390,7 @@ async def test_an_unknown_commit_that_lands_late(
 ) -> None:
     """What is loaded while COMMIT is still under way does not outlive it."""
     direct, through, proxy = proxied
-    await direct.execute(
-        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN PERFORM pg_advisory_xact_lock(77); RETURN NULL; END $$"
-    )
-    await direct.execute(
-        "CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON users DEFERRABLE INITIALLY DEFERRED"
-        " FOR EACH ROW EXECUTE FUNCTION slowly()"
-    )
+    await _slow_commits(direct)
     cache = make_cache(MemoryTier(), RedisTier(redis_url), name="app", outbox=through)
     other = make_cache(MemoryTier(), RedisTier(redis_url), name="app")
 
@@ -405,32 +418,76 @@ async def _is(load: Callable[[], Any], value: object) -> bool:
 
 
 async def test_an_unknown_commit_that_did_not_take_place(
-    proxied: tuple[Pool, Pool, FaultProxy],
-    redis_url: str,
-    make_cache: Callable[..., Cache],
-    monkeypatch: pytest.MonkeyPatch,
+    proxied: tuple[Pool, Pool, FaultProxy], redis_url: str, make_cache: Callable[..., Cache]
 ) -> None:
     """Nothing is left to do, and the tiers are used again."""
     direct, through, proxy = proxied
     cache = make_cache(MemoryTier(), RedisTier(redis_url), name="app", outbox=through)
     async with cache:
         await cache.set("k", "old")
-        with pytest.raises(CommitUnknown):
-            async with through.transaction() as tx:
-                await tx.execute("UPDATE users SET name = 'new'")
-                await cache.invalidate("k")
-                backend = await tx.fetchval("SELECT pg_backend_pid()")
-
-                async def kill() -> None:
-                    proxy.black_hole()  # COMMIT never arrives
-                    asyncio.get_running_loop().call_later(0.1, proxy.cut)
-
-                tx.before_commit(lambda: tx.before_commit(kill))
-        proxy.heal()
-        await direct.execute("SELECT pg_terminate_backend($1)", backend)
+        await _commit_lost(direct, through, cache, proxy)
         await until(lambda: not cache._parts.recovery.covers("k", ()))
         assert await direct.fetchval("SELECT name FROM users") == "old"
         assert await rows(direct) == ["{}"]  # in the place of the row that must not come any more
+
+
+async def test_an_event_waits_until_its_commit_is_known(
+    proxied: tuple[Pool, Pool, FaultProxy], redis_url: str, make_cache: Callable[..., Cache]
+) -> None:
+    """Its handlers are called, here and elsewhere, once it has committed; its rules at once."""
+    direct, through, proxy = proxied
+    await _slow_commits(direct)
+    cache = make_cache(MemoryTier(), RedisTier(redis_url), name="app", outbox=through)
+    other = make_cache(MemoryTier(), RedisTier(redis_url), name="app")
+    cache.on("renamed", keys=["user:{id}"])
+    async with cache, other, direct.acquire() as connection:
+        here, there = _hear(cache), _hear(other)
+        await cache.set("user:1", "old")
+        assert await other.get("user:1") == "old"
+        await connection.execute("SELECT pg_advisory_lock(77)")
+        await _commit_unknown(through, cache, proxy)
+        await until(lambda: _is(lambda: other.get("user:1"), None))
+        await cache.emit("renamed", id=2)  # what was said before has arrived when this does
+        await until(lambda: there)
+        assert (here, there) == ([2], [2])
+        await connection.execute("SELECT pg_advisory_unlock(77)")
+        await until(lambda: 1 in here and 1 in there)
+        await until(lambda: _empty(direct))
+
+
+async def test_an_event_of_a_commit_that_did_not_take_place(
+    proxied: tuple[Pool, Pool, FaultProxy], redis_url: str, make_cache: Callable[..., Cache]
+) -> None:
+    """Nobody hears of what has not happened."""
+    direct, through, proxy = proxied
+    cache = make_cache(MemoryTier(), RedisTier(redis_url), name="app", outbox=through)
+    other = make_cache(MemoryTier(), RedisTier(redis_url), name="app")
+    async with cache, other:
+        here, there = _hear(cache), _hear(other)
+        await _commit_lost(direct, through, cache, proxy)
+        await until(lambda: not cache._parts.recovery.covers("k", ()))
+        await cache.emit("renamed", id=2)
+        await until(lambda: there)
+        assert (here, there) == ([2], [2])
+
+
+async def test_an_event_of_which_nobody_can_ask(
+    proxied: tuple[Pool, Pool, FaultProxy],
+    redis_url: str,
+    make_cache: Callable[..., Cache],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Without an outbox it is dropped, with a warning; what its rules name is invalidated."""
+    _, through, proxy = proxied
+    cache = make_cache(MemoryTier(), RedisTier(redis_url), name="app", outbox=None)
+    cache.on("renamed", keys=["user:{id}"])
+    async with cache:
+        here = _hear(cache)
+        await cache.set("user:1", "old")
+        await _commit_unknown(through, cache, proxy)
+        assert await cache.get("user:1") is None
+        assert here == []
+        assert "event 'renamed' is not delivered" in caplog.text
 
 
 async def test_a_commit_that_was_given_up_cannot_take_place(

@@ -16,7 +16,7 @@ from tests.contracts.tier import LEASE, TTL, load, payload_of, read_one
 from tests.servers.postgres import PostgresServer
 from tests.tiercache.tiers.database_stories import failing, nothing_stale
 from tiercache.errors import TierError
-from tiercache.tiers.base import Ask, Fill, Put
+from tiercache.tiers.base import Ask, Fill
 from tiercache.tiers.database import DatabaseTier
 
 
@@ -35,52 +35,7 @@ async def tier(postgres_dsn: str) -> AsyncIterator[DatabaseTier]:
     await tier.aclose()
 
 
-# Names and times
-
-
-async def test_a_key_of_ten_thousand_characters(tier: DatabaseTier) -> None:
-    """Long keys and tags are kept apart by their last character, too."""
-    for end in "ab":
-        assert await load(tier, "k" * 10_000 + end, end.encode(), ("t" * 10_000 + end,))
-    await tier.invalidate([], ["t" * 10_000 + "b"])
-    assert await payload_of(tier, "k" * 10_000 + "a", None) == b"a"
-    assert await payload_of(tier, "k" * 10_000 + "b", None) is None
-
-
-async def test_the_basis_of_unknown_tags_names_them_as_they_are(tier: DatabaseTier) -> None:
-    """Tags that had to be folded for the database come back unfolded, so a refresh finds them."""
-    tags = ("ключ", "t" * 1000, "", "\ud800", "plain")
-    assert await load(tier, "a", b"1", tags)
-    stored = await read_one(tier, "a", None)
-    assert {tag for tag, _ in stored.basis.tags} == set(tags)
-    assert await tier.fill([Fill(stored.basis, b"2", TTL)]) == [True]
-    assert await payload_of(tier, "a", tags) == b"2"
-
-
-async def test_two_results_upon_one_basis(tier: DatabaseTier) -> None:
-    """In one batch, the first of them is kept, and only that one is said to be."""
-    [basis] = await tier.lease([Ask("a", ())], LEASE)
-    [stale] = await tier.lease([Ask("b", ())], LEASE)
-    [newer] = await tier.lease([Ask("b", ())], LEASE)
-    fills = [Fill(basis, b"1", TTL), Fill(basis, b"2", TTL)]
-    fills += [Fill(stale, b"stale", TTL), Fill(newer, b"new", TTL)]
-    assert await tier.fill(fills) == [True, False, False, True]
-    assert await payload_of(tier, "a") == b"1"
-    assert await payload_of(tier, "b") == b"new"
-
-
-async def test_the_last_put_of_a_key_counts(tier: DatabaseTier) -> None:
-    """In one batch, later puts replace earlier ones."""
-    await tier.put([Put("a", (), b"1", TTL), Put("a", ("t",), b"2", TTL)])
-    assert await payload_of(tier, "a", ("t",)) == b"2"
-
-
-@pytest.mark.parametrize("ttl", [1e18, float("inf"), None])
-async def test_a_ttl_without_end(tier: DatabaseTier, ttl: float | None) -> None:
-    """A ttl that no calendar holds is for ever."""
-    [basis] = await tier.lease([Ask("a", ("t",))], LEASE)
-    assert await tier.fill([Fill(basis, b"v", ttl)]) == [True]
-    assert await payload_of(tier, "a", ("t",)) == b"v"
+# Times
 
 
 async def test_the_clock_of_the_server_counts(
@@ -95,20 +50,6 @@ async def test_the_clock_of_the_server_counts(
     assert await payload_of(tier, "a") is None
     assert await tier.fill([Fill(basis, b"v", TTL)]) == [False]
     assert await tier.prune(10) == 2
-
-
-async def test_prune_deletes_what_is_over_and_what_nobody_can_read(tier: DatabaseTier) -> None:
-    """Expired entries go first, then those of dead tags and cleared caches; the rest stays."""
-    await tier.put([Put(f"over {n}", (), b"v", -1.0) for n in range(5)])
-    await tier.put([Put(f"dead {n}", ("t",), b"v", None) for n in range(5)])
-    await tier.put([Put(f"good {n}", ("u",), b"v", None) for n in range(5)])
-    await tier.invalidate([], ["t"])
-    deleted = [await tier.prune(4) for _ in range(10)]
-    assert sum(deleted) == 10
-    assert max(deleted) <= 4
-    assert await payload_of(tier, "good 4", ("u",)) == b"v"
-    await tier.clear()
-    assert sum([await tier.prune(4) for _ in range(5)]) == 5
 
 
 # Pools
@@ -442,7 +383,6 @@ async def test_a_server_that_stands_still(private_postgres: PostgresServer) -> N
         lambda: tier.read([Ask("a", ())]),
         lambda: tier.lease([Ask("b", ())], LEASE),
         lambda: tier.fill([Fill(basis, b"v", TTL)]),
-        lambda: tier.put([Put("b", (), b"v", TTL)]),
         lambda: tier.invalidate(["b"], ["t"]),
         lambda: tier.clear(),
         lambda: tier.prune(10),

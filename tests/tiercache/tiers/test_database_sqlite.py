@@ -18,10 +18,10 @@ import pytest
 import pytest_asyncio
 
 from poolkit import Pool
-from tests.contracts.tier import LEASE, TTL, load, payload_of, read_one
+from tests.contracts.tier import LEASE, TTL, load, payload_of
 from tests.tiercache.tiers.database_stories import failing, nothing_stale
 from tiercache.errors import PolicyError, TierError
-from tiercache.tiers.base import Ask, Blocking, Fill, Put
+from tiercache.tiers.base import Ask, Blocking, Fill
 from tiercache.tiers.database import DatabaseTier
 
 
@@ -44,86 +44,6 @@ async def tier(sqlite_path: Path) -> AsyncIterator[DatabaseTier]:
     tier = tier_at(sqlite_path)
     yield tier
     await tier.aclose()
-
-
-# Names and times
-
-
-async def test_a_key_of_ten_thousand_characters(tier: DatabaseTier) -> None:
-    """Long keys and tags are kept apart by their last character, too."""
-    for end in "ab":
-        assert await load(tier, "k" * 10_000 + end, end.encode(), ("t" * 10_000 + end,))
-    await tier.invalidate([], ["t" * 10_000 + "b"])
-    assert await payload_of(tier, "k" * 10_000 + "a", None) == b"a"
-    assert await payload_of(tier, "k" * 10_000 + "b", None) is None
-
-
-async def test_the_basis_of_unknown_tags_names_them_as_they_are(tier: DatabaseTier) -> None:
-    """Tags that had to be folded for the database come back unfolded, so a refresh finds them."""
-    tags = ("ключ", "t" * 1000, "", "\ud800", "plain")
-    assert await load(tier, "a", b"1", tags)
-    stored = await read_one(tier, "a", None)
-    assert {tag for tag, _ in stored.basis.tags} == set(tags)
-    assert await tier.fill([Fill(stored.basis, b"2", TTL)]) == [True]
-    assert await payload_of(tier, "a", tags) == b"2"
-    await tier.invalidate([], ["ключ"])
-    assert await payload_of(tier, "a", tags) is None
-
-
-async def test_two_results_upon_one_basis(tier: DatabaseTier) -> None:
-    """In one batch, the first of them is kept, and only that one is said to be."""
-    [basis] = await tier.lease([Ask("a", ())], LEASE)
-    [stale] = await tier.lease([Ask("b", ())], LEASE)
-    [newer] = await tier.lease([Ask("b", ())], LEASE)
-    fills = [Fill(basis, b"1", TTL), Fill(basis, b"2", TTL)]
-    fills += [Fill(stale, b"stale", TTL), Fill(newer, b"new", TTL)]
-    assert await tier.fill(fills) == [True, False, False, True]
-    assert await payload_of(tier, "a") == b"1"
-    assert await payload_of(tier, "b") == b"new"
-
-
-async def test_two_asks_for_one_key_share_a_lease(tier: DatabaseTier) -> None:
-    """Each basis has its own tags, and either may be filled."""
-    one, other = await tier.lease([Ask("a", ("t",)), Ask("a", ("u",))], LEASE)
-    assert one.token == other.token
-    assert await tier.fill([Fill(other, b"v", TTL)]) == [True]
-    assert await payload_of(tier, "a", ("u",)) == b"v"
-
-
-async def test_the_last_put_of_a_key_counts(tier: DatabaseTier) -> None:
-    """In one batch, later puts replace earlier ones."""
-    await tier.put([Put("a", (), b"1", TTL), Put("a", ("t",), b"2", TTL)])
-    assert await payload_of(tier, "a", ("t",)) == b"2"
-
-
-@pytest.mark.parametrize("ttl", [1e18, float("inf"), None])
-async def test_a_ttl_without_end(tier: DatabaseTier, ttl: float | None) -> None:
-    """A ttl that no calendar holds is for ever."""
-    [basis] = await tier.lease([Ask("a", ("t",))], LEASE)
-    assert await tier.fill([Fill(basis, b"v", ttl)]) == [True]
-    assert await payload_of(tier, "a", ("t",)) == b"v"
-
-
-# Pruning
-
-
-async def test_prune_deletes_what_is_over_and_what_nobody_can_read(tier: DatabaseTier) -> None:
-    """Expired entries go first, then those of dead tags; what is alive stays."""
-    await tier.put([Put(f"over {n}", (), b"v", -1.0) for n in range(5)])
-    await tier.put([Put(f"dead {n}", ("t",), b"v", None) for n in range(5)])
-    await tier.put([Put(f"good {n}", ("u",), b"v", None) for n in range(5)])
-    await tier.invalidate([], ["t"])
-    deleted = [await tier.prune(4) for _ in range(10)]
-    assert sum(deleted) == 10
-    assert max(deleted) <= 4
-    assert await payload_of(tier, "good 4", ("u",)) == b"v"
-
-
-async def test_prune_takes_away_what_a_clear_left(tier: DatabaseTier, sqlite_path: Path) -> None:
-    """Clearing costs one row at once; the entries, without an end of their own, go by and by."""
-    await tier.put([Put(f"k{n}", (), b"v", None) for n in range(10)])
-    await tier.clear()
-    assert sum([await tier.prune(4) for _ in range(5)]) == 10
 
 
 # Threads, loops, processes
@@ -207,7 +127,8 @@ async def test_a_child_process_has_its_own_connections(tier: DatabaseTier) -> No
     if child == 0:
         try:
             [stored] = blocking.read([Ask("a", ("t",))])
-            blocking.put([Put("b", (), b"child", None)])
+            [basis] = blocking.lease([Ask("b", ())], LEASE)
+            blocking.fill([Fill(basis, b"child", None)])
             os._exit(0 if stored is not None and stored.payload == b"v" else 1)
         except BaseException:
             os._exit(2)
@@ -221,12 +142,13 @@ def test_processes_that_start_together(sqlite_path: Path) -> None:
     """Several processes make the schema of one new file at once and read each other's entries."""
     program = """
 import sys
-from tiercache.tiers.base import Ask, Put
+from tiercache.tiers.base import Ask, Fill
 from tiercache.tiers.database import DatabaseTier
 tier = DatabaseTier("sqlite:///" + sys.argv[1], timeout=20)
 tier.bind("app")
 sys.stdin.readline()
-tier.blocking.put([Put(sys.argv[2], ("t",), b"v", None)])
+[basis] = tier.blocking.lease([Ask(sys.argv[2], ("t",))], 30)
+tier.blocking.fill([Fill(basis, b"v", None)])
 """
     command = [sys.executable, "-c", program, str(sqlite_path)]
     processes = [
@@ -368,8 +290,8 @@ async def test_a_file_that_is_no_database(sqlite_path: Path) -> None:
     """Somebody's notes are neither read nor overwritten."""
     sqlite_path.write_text("dear diary, " * 1000)
     tier = tier_at(sqlite_path)
-    with failing("put", "Name another file", unavailable=True):
-        await tier.put([Put("a", (), b"v", None)])
+    with failing("lease", "Name another file", unavailable=True):
+        await load(tier, "a", b"v")
     await tier.aclose()
     assert sqlite_path.read_text().startswith("dear diary")
 
@@ -380,8 +302,8 @@ async def test_a_full_database(sqlite_path: Path) -> None:
     tier = DatabaseTier(pool)
     tier.bind("app")
     await load(tier, "a", b"v", ("t",))
-    with failing("put", "The disk is full", unavailable=False):
-        await tier.put([Put("b", (), b"x" * 200_000, None)])
+    with failing("fill", "The disk is full", unavailable=False):
+        await load(tier, "b", b"x" * 200_000)
     assert await payload_of(tier, "a", ("t",)) == b"v"
     await tier.invalidate(["a"], ["t"])
     assert await payload_of(tier, "a", ("t",)) is None
@@ -399,8 +321,8 @@ async def test_a_full_disk(tmp_path: Path) -> None:
     try:
         tier = tier_at(mount / "cache.db")
         await load(tier, "a", b"v")
-        with failing("put", "The disk is full", unavailable=False):
-            await tier.put([Put("b", (), b"x" * 1_000_000, None)])
+        with failing("fill", "The disk is full", unavailable=False):
+            await load(tier, "b", b"x" * 1_000_000)
         assert await payload_of(tier, "a") == b"v"
         await tier.aclose()
     finally:
@@ -427,16 +349,16 @@ async def test_a_database_that_another_process_has_locked(sqlite_path: Path) -> 
 async def test_an_operation_that_was_given_up_leaves_nothing(sqlite_path: Path) -> None:
     """What nobody waits for any more is not written later, when the lock is gone."""
     tier = tier_at(sqlite_path, timeout=30.0)
-    await tier.open()
+    [basis] = await tier.lease([Ask("a", ("t",))], LEASE)
     other = sqlite3.connect(sqlite_path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await tier.put([Put("a", (), b"late", None)])
+            await tier.fill([Fill(basis, b"late", None)])
     other.execute("ROLLBACK")
     other.close()
-    await tier.put([Put("b", (), b"v", None)])  # behind the other, in the same queue
-    assert await payload_of(tier, "a") is None
+    await load(tier, "b", b"v")  # behind the other, in the same queue
+    assert await payload_of(tier, "a", ("t",)) is None
     await tier.aclose()
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from tests.contracts.tier import load
 from tests.servers.redis import RedisServer
 from tiercache._clock import SystemClock
 from tiercache.errors import TierError
 from tiercache.telemetry.observer import NullObserver
-from tiercache.tiers.base import Ask, Basis, Fill, Put, Stored
+from tiercache.tiers.base import Ask, Basis, Fill, Stored
+from tiercache.tiers.circuit import Circuit
 from tiercache.tiers.guarded import GuardedTier
 from tiercache.tiers.redis import RedisTier
 
@@ -75,9 +77,6 @@ class Double:
     async def fill(self, fills: Any) -> Any:
         return await self._do("fill", [True for _ in fills])
 
-    async def put(self, puts: Any) -> None:
-        await self._do("put")
-
     async def invalidate(self, keys: Any, tags: Any, events: Any = ()) -> None:
         await self._do("invalidate")
 
@@ -126,7 +125,7 @@ class House:
         self.observer = Observed()
         self.spawned: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.restored = 0
-        self.guarded = GuardedTier(
+        circuit = Circuit(
             self.double,  # type: ignore[arg-type]
             level="l2",
             clock=SystemClock(),
@@ -134,6 +133,7 @@ class House:
             spawn=self.spawned.append,
             on_restored=self._restored,
         )
+        self.guarded = GuardedTier(self.double, circuit)  # type: ignore[arg-type]
 
     def _restored(self) -> None:
         self.restored += 1
@@ -154,15 +154,14 @@ async def test_answers_pass_and_are_counted() -> None:
     assert (counters.hits, counters.misses, counters.bytes_read) == (2, 1, 10)
     assert await guarded.lease([Ask("a", ())], 1) == [BASIS]
     assert await guarded.fill([Fill(BASIS, b"1234567", None)]) == [True]
-    await guarded.put([Put("a", (), b"123", None)])
     await guarded.release([BASIS])
     await guarded.invalidate(["a"], [])
     await guarded.clear()
     await guarded.ping()
     assert await guarded.prune(7) == 7
-    assert counters.bytes_written == 10
+    assert counters.bytes_written == 7
     assert (counters.errors, counters.skipped) == (0, 0)
-    operations = ["read", "lease", "fill", "put", "release", "invalidate", "clear", "ping", "prune"]
+    operations = ["read", "lease", "fill", "release", "invalidate", "clear", "ping", "prune"]
     assert house.double.calls == ["open", *operations]
     assert house.observer.seen == [("l2", operation, None) for operation in operations]
     assert (guarded.kind, guarded.level, guarded.circuit) == ("redis", "l2", "closed")
@@ -308,7 +307,7 @@ async def test_a_probe_that_cannot_be_started_does_not_replace_the_error() -> No
     def refuse(work: object) -> None:
         raise RuntimeError("no loop")
 
-    house.guarded._spawn = refuse
+    house.guarded.guard._spawn = refuse
     house.double.error = broken()
     assert await house.fails() is house.double.error
     assert (await house.fails()).skipped
@@ -348,10 +347,9 @@ def test_blocking_operations_share_the_circuit() -> None:
     assert view.fill([Fill(BASIS, b"123", None)]) == [True]
     view.lease([], 1)
     view.release([])
-    view.put([])
     view.invalidate([], [])
     view.clear()
-    assert double.calls == ["read", "fill", "lease", "release", "put", "invalidate", "clear"]
+    assert double.calls == ["read", "fill", "lease", "release", "invalidate", "clear"]
     assert (house.guarded.counters.misses, house.guarded.counters.bytes_written) == (1, 3)
     double.error = OSError("disk")
     with pytest.raises(TierError):
@@ -379,7 +377,7 @@ async def test_a_redis_that_hangs_costs_one_timeout_and_comes_back(
     redis.bind("app")
     probes: set[asyncio.Task[None]] = set()
     restored = asyncio.Event()
-    guarded = GuardedTier(
+    circuit = Circuit(
         redis,
         level="l2",
         clock=SystemClock(),
@@ -387,7 +385,8 @@ async def test_a_redis_that_hangs_costs_one_timeout_and_comes_back(
         spawn=lambda work: probes.add(asyncio.ensure_future(work())),
         on_restored=restored.set,
     )
-    await guarded.put([Put("a", ("t",), b"v", None)])
+    guarded = GuardedTier(redis, circuit)
+    await load(guarded, "a", b"v", ("t",))
     await asyncio.to_thread(private_redis.pause)
     with pytest.raises(TierError) as caught:
         await guarded.read([Ask("a", ("t",))])

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -15,9 +15,9 @@ import pytest_asyncio
 
 from tests.contracts.tier import LEASE, TTL, TierContract, load, payload_of, read_one
 from tests.servers.redis import RedisServer
-from tiercache._redis.link import Link
+from tiercache._redis.wire import Call, Wire
 from tiercache.errors import PolicyError, TierError
-from tiercache.tiers.base import Ask, Basis, Fill, Put
+from tiercache.tiers.base import Ask, Basis, Fill
 from tiercache.tiers.redis import RedisTier
 
 
@@ -95,13 +95,13 @@ def connections(server: RedisServer) -> int:
 def trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list that grows by one for each round trip."""
     trips: list[int] = []
-    exchange = Link._round_trip
+    send = Wire.send
 
-    async def counted(self: Link, commands: Any) -> Any:
-        trips.append(len(commands))
-        return await exchange(self, commands)
+    def counted(self: Wire, calls: Sequence[Call]) -> None:
+        trips.append(len(calls))
+        send(self, calls)
 
-    monkeypatch.setattr(Link, "_round_trip", counted)
+    monkeypatch.setattr(Wire, "send", counted)
     return trips
 
 
@@ -114,21 +114,16 @@ async def test_every_operation_is_one_round_trip(tier: RedisTier, trips: list[in
         await tier.fill([Fill(basis, b"v", TTL) for basis in bases])
         assert None not in await tier.read(asks)
         await tier.release(bases)
-        await tier.put([Put("d", ("t",), b"v", TTL), Put("e", (), b"v", None)])
         await tier.invalidate(["a"], ["u"])
         await tier.invalidate(["b"], ["t"], [b"event"])
         await tier.clear([b"event"])
-    assert len(trips) == 8
+    assert len(trips) == 7
 
 
 async def test_two_trips_are_for_what_could_not_be_known(tier: RedisTier, trips: list[int]) -> None:
-    """A put whose tags changed meanwhile writes twice; tags nobody named are asked for."""
-    await tier.put([Put("a", ("t",), b"1", TTL), Put("b", (), b"1", TTL)])
-    await tier.invalidate([], ["t"])
-    trips.clear()
-    await tier.put([Put("a", ("t",), b"2", TTL)])
-    assert len(trips) == 2
-    assert await payload_of(tier, "a", ("t",)) == b"2"
+    """Tags that nobody named are asked for, if an entry carries some."""
+    await load(tier, "a", b"1", ("t",))
+    await load(tier, "b", b"1")
     trips.clear()
     await tier.read([Ask("b", None)])
     assert len(trips) == 1
@@ -157,7 +152,7 @@ async def test_a_thousand_concurrent_reads_share_two_connections(
 async def test_cancelled_callers_leave_the_answers_of_the_others_alone(tier: RedisTier) -> None:
     """Of many readers in one pipeline, half are cancelled at various moments; the rest is right."""
     for n in range(50):
-        await tier.put([Put(f"k{n}", (), b"%d" % n, TTL)])
+        await load(tier, f"k{n}", b"%d" % n)
     for turns in range(6):
         tasks = [asyncio.create_task(payload_of(tier, f"k{n}")) for n in range(50)]
         for _ in range(turns):
@@ -175,7 +170,7 @@ async def test_forgotten_scripts_are_loaded_again(
     """After SCRIPT FLUSH every operation works as before."""
     for _ in range(2):
         assert await load(tier, "a", b"v", ("t",))
-        await tier.put([Put("b", ("t",), b"v", TTL)])
+        assert await load(tier, "b", b"v", ("t",))
         [basis] = await tier.lease([Ask("c", ())], LEASE)
         await tier.release([basis])
         await tier.invalidate(["a"], [], [b"event"])
@@ -207,8 +202,9 @@ async def test_everything_leaves_in_time(tier: RedisTier, redis_server: RedisSer
     await tier.fill([Fill(bases[2], b"v", None)])
     assert left("tc1:app:k:c") == -1
     assert left("tc1:app:g:u") == -1
-    await tier.put([Put("e", ("w",), b"v", 0.0001), Put("f", ("w",), b"v", 100)])
-    assert 90_000 < left("tc1:app:g:w") <= 100_000
+    await load(tier, "e", b"v", ("w",), ttl=0.0001)
+    assert left("tc1:app:k:e") <= 1
+    assert 3_600_000 < left("tc1:app:g:w") <= 3_630_000
     assert left("tc1:app:n") == -1
 
 
@@ -234,7 +230,6 @@ async def test_a_server_that_is_down_is_unavailable(private_redis: RedisServer) 
         "lease": tier.lease([Ask("a", ())], LEASE),
         "fill": tier.fill([Fill(basis, b"v", TTL)]),
         "release": tier.release([basis]),
-        "put": tier.put([Put("a", (), b"v", TTL)]),
         "invalidate": tier.invalidate(["a"], ["t"], [b"event"]),
         "clear": tier.clear(),
     }.items():
@@ -250,7 +245,8 @@ async def test_a_hanging_server_times_out_and_no_answer_goes_astray(
 ) -> None:
     """What was asked of a stopped server is given up; later answers belong to later questions."""
     tier = bound(private_redis.url, timeout=0.2)
-    await tier.put([Put("a", (), b"A", TTL), Put("b", (), b"B", TTL)])
+    await load(tier, "a", b"A")
+    await load(tier, "b", b"B")
     await asyncio.to_thread(private_redis.pause)
     errors = await asyncio.gather(*(fails(tier.read([Ask("a", ())])) for _ in range(20)))
     assert all(error.unavailable for error in errors)
@@ -290,7 +286,7 @@ async def test_what_comes_back_from_a_snapshot_is_a_miss(private_redis: RedisSer
     fills = [Fill(basis, b"stale", TTL), Fill(stored.basis, b"stale", TTL)]
     assert await tier.fill(fills) == [False, False]
     await tier.release([basis])
-    await tier.put([Put("b", ("t",), b"new", TTL)])
+    assert await load(tier, "b", b"new", ("t",))
     assert await payload_of(tier, "b", ("t",)) == b"new"
     await tier.aclose()
 
@@ -316,7 +312,6 @@ async def test_a_full_server_is_still_read_and_invalidated(private_redis: RedisS
     for work in (
         tier.lease([Ask("d", ("t",))], LEASE),
         tier.fill([Fill(basis, b"v", TTL)]),
-        tier.put([Put("e", ("t",), b"v", TTL)]),
     ):
         error = await fails(work)
         assert not error.unavailable

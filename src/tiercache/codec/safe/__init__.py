@@ -20,6 +20,8 @@ from tiercache.codec.safe.wide import pack, unpack
 from tiercache.errors import CodecError
 
 _DIGEST: Final = 8
+_CHEAPER_COPIED: Final = 8192
+"""Bytes up to which cutting the digest off by a copy takes less time than by a memoryview."""
 _MAX_PLANS: Final = 4096
 _WAY_OUT: Final = (
     "annotate the function's return type or pass type= so that it can be rebuilt, "
@@ -28,7 +30,10 @@ _WAY_OUT: Final = (
 
 
 _Known = tuple[bytes, Plan, bool]
-"""Of one annotation: the digest of its shape, its plan, and whether its values need neither."""
+"""Of one annotation: the digest of its shape, its plan, and whether its values need neither.
+
+Those of ``Any`` do: what others would be written by is its own plan.
+"""
 
 
 class SafeCodec:
@@ -42,7 +47,10 @@ class SafeCodec:
 
     def encode(self, value: object, type_: Any = Any) -> bytes:
         """Return the value's bytes; `CodecError` names the path to what cannot be kept."""
-        digest, plan, plain = self._plan(type_)
+        try:
+            digest, plan, plain = self._plans[type_]
+        except (KeyError, TypeError):
+            digest, plan, plain = self._plan(type_)
         try:
             lowered = plan.lower(value)
             if plain:
@@ -56,12 +64,16 @@ class SafeCodec:
 
         What was written without a type is read with one where it conforms to it.
         """
-        digest, plan, _ = self._plan(type_)
+        try:
+            digest, plan, _ = self._plans[type_]
+        except (KeyError, TypeError):
+            digest, plan, _ = self._plan(type_)
         found = data[:_DIGEST]
         if found != digest and found != _UNTYPED:
             raise CodecError(f"written for another shape than {plan.shape}", reason="type")
         try:
-            wire = unpack(memoryview(data)[_DIGEST:])
+            whole = data if len(data) < _CHEAPER_COPIED else memoryview(data)
+            wire = unpack(whole[_DIGEST:])
             if found == digest:
                 return plan.lift(wire)
             value = DYNAMIC.lift(wire)
@@ -98,7 +110,8 @@ def _compile(type_: Any) -> _Known:
     compiler = Compiler()
     try:
         plan = compiler.plan(type_)
-        return _digest(compiler.shape(plan)), plan, describes_itself(type_)
+        plain = plan is not DYNAMIC and describes_itself(type_)
+        return _digest(compiler.shape(plan)), plan, plain
     except Exception as error:  # noqa: BLE001  # reading annotations runs what stands in them
         plan = noted(f"its annotation cannot be used: {error!r:.200}")
         return _digest(plan.shape), plan, False

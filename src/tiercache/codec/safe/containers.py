@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import chain
 from typing import Any, Final
 
 from tiercache.codec.safe.plan import Part, Plan, Refused, as_list, mismatch, short
 
 _STR: Final = frozenset({str})
+_LIST: Final = frozenset({list})
+_NONE: Final = frozenset[type]()
 
 
 def collection(kind: Any, item: Plan) -> Plan:
@@ -23,6 +26,20 @@ def collection(kind: Any, item: Plan) -> Plan:
         return kind(lift_items(wire))
 
     indexed = kind is list or kind is tuple
+    items = item.native if kind is list else _NONE
+
+    def own(values: Collection[Any]) -> bool:
+        return _LIST.issuperset(map(type, values)) and items.issuperset(
+            map(type, chain.from_iterable(values))
+        )
+
+    def lower_all(values: Collection[Any]) -> Any:
+        return values if items and own(values) else [lower(value) for value in values]
+
+    def lift_all(wire: Any) -> list[Any]:
+        if items and own(as_list(wire)):
+            return wire  # type: ignore[no-any-return]  # as_list saw that it is a list
+        return [lift(value) for value in as_list(wire)]
 
     def parts(value: Any) -> Iterator[Part]:
         if type(value) is kind:
@@ -34,7 +51,10 @@ def collection(kind: Any, item: Plan) -> Plan:
         lower,
         lift_items if kind is list else lift,
         types=frozenset({kind}),
+        items=items,
         parts=parts,
+        lower_all=lower_all,
+        lift_all=lift_all,
     )
 
 

@@ -38,11 +38,16 @@ def lower(value: Any, depth: int = 0) -> Any:
     if kind in NATIVE:
         return value
     if kind is dict:
-        depth = _deeper(depth)
+        if depth >= MAX_DEPTH:
+            raise TooDeep
+        depth += 1
         if _STR.issuperset(map(type, value)):
             if NATIVE.issuperset(map(type, value.values())):
                 return value
-            return {key: lower(item, depth) for key, item in value.items()}
+            return {
+                key: item if type(item) in NATIVE else lower(item, depth)
+                for key, item in value.items()
+            }
         wire: list[Any] = [_DICT]
         for key, item in value.items():
             wire.append(lower(key, depth))
@@ -50,12 +55,17 @@ def lower(value: Any, depth: int = 0) -> Any:
         return wire
     code = _SEQUENCES.get(kind)
     if code is not None:
-        depth = _deeper(depth)
+        if depth >= MAX_DEPTH:
+            raise TooDeep
+        depth += 1
         if NATIVE.issuperset(map(type, value)):
             return [code, *value]
         if kind is list and (keys := keys_of(value)):
             return [_TABLE, keys, *[lower(column, depth) for column in columns_of(value, keys)]]
-        return [code, *[lower(item, depth) for item in value]]
+        return [
+            code,
+            *[item if type(item) in NATIVE else lower(item, depth) for item in value],
+        ]
     scalar = SCALARS.get(kind)
     if scalar is None:
         raise Refused(f"{kind.__qualname__} needs a type to come back as")
@@ -69,40 +79,46 @@ def lift(wire: Any, depth: int = 0) -> Any:
     if kind in NATIVE or kind is datetime:
         return wire
     if kind is dict:
-        depth = _deeper(depth)
+        if depth >= MAX_DEPTH:
+            raise TooDeep
+        depth += 1
         if not _STR.issuperset(map(type, wire)):
             raise Refused("a map with keys that are not str")
         if NATIVE.issuperset(map(type, wire.values())):
             return wire
-        return {key: lift(item, depth) for key, item in wire.items()}
+        return {
+            key: item if type(item) in NATIVE else lift(item, depth) for key, item in wire.items()
+        }
     if kind is not list or not wire or type(wire[0]) is not int:
         raise Refused("a list without the code of its type")
     code = wire[0]
     container = _SEQUENCES_BY_CODE.get(code)
     if container is not None:
-        depth = _deeper(depth)
+        if depth >= MAX_DEPTH:
+            raise TooDeep
+        depth += 1
         del wire[0]
-        items = wire if NATIVE.issuperset(map(type, wire)) else [lift(item, depth) for item in wire]
+        items = wire
+        if not NATIVE.issuperset(map(type, wire)):
+            items = [item if type(item) in NATIVE else lift(item, depth) for item in wire]
         return items if container is list else container(items)
     if code == _DICT:
-        depth = _deeper(depth)
+        if depth >= MAX_DEPTH:
+            raise TooDeep
+        depth += 1
         keys = [lift(key, depth) for key in wire[1::2]]
         values = [lift(item, depth) for item in wire[2::2]]
         return dict(zip(keys, values, strict=True))
     if code == _TABLE:
-        depth = _deeper(depth)
+        if depth >= MAX_DEPTH:
+            raise TooDeep
+        depth += 1
         _, keys, *columns = wire
         if not _STR.issuperset(map(type, keys)):
             raise Refused("a table with keys that are not str")
         return rows_of(keys, [as_list(lift(column, depth)) for column in columns])
     _, small = wire
     return SCALARS_BY_CODE[code].lift(small)
-
-
-def _deeper(depth: int) -> int:
-    if depth >= MAX_DEPTH:
-        raise TooDeep
-    return depth + 1
 
 
 def parts(value: Any) -> Iterator[Part]:

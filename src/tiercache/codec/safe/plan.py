@@ -31,11 +31,22 @@ class Plan:
 
     ``shape`` is its text form, equal in every process that has the same annotation. ``types`` are
     the exact runtime types it takes, None for anything. ``native`` is not empty when every value
-    it takes is its own wire form: then those are the types. ``parts`` lists the inside of a value
-    as (step, part, plan), to find the part that was refused.
+    it takes is its own wire form: then those are the types. ``items`` is not empty when every value
+    it takes is a list that is its own wire form: then those are the types of what is in it.
+    ``parts`` lists the inside of a value as (step, part, plan), to find the part that was refused.
     """
 
-    __slots__ = ("lift", "lift_all", "lower", "lower_all", "native", "parts", "shape", "types")
+    __slots__ = (
+        "items",
+        "lift",
+        "lift_all",
+        "lower",
+        "lower_all",
+        "native",
+        "parts",
+        "shape",
+        "types",
+    )
 
     def __init__(
         self,
@@ -45,6 +56,7 @@ class Plan:
         *,
         types: frozenset[type] | None = None,
         native: frozenset[type] = frozenset(),
+        items: frozenset[type] = frozenset(),
         parts: Callable[[Any], Iterable[Part]] = no_parts,
         lower_all: Callable[[Collection[Any]], Any] | None = None,
         lift_all: Callable[[Any], list[Any]] | None = None,
@@ -54,6 +66,7 @@ class Plan:
         self.lift = lift
         self.types = types
         self.native = native
+        self.items = items
         self.parts = parts
         self.lower_all = lower_all or (lambda values: [lower(value) for value in values])
         self.lift_all = lift_all or (lambda wire: [lift(item) for item in as_list(wire)])

@@ -16,6 +16,17 @@ from itertools import repeat
 from operator import attrgetter
 from typing import Any, Final
 
+from tiercache.codec.safe.generated import (
+    Making,
+    build_rows,
+    by_attributes,
+    by_items,
+    lift_one,
+    lower_columns,
+    lower_one,
+    slot_of,
+    stores_plainly,
+)
 from tiercache.codec.safe.plan import Part, Plan, Refused, as_list, mismatch
 from tiercache.codec.safe.tables import columns_of, keys_of, rows_of
 
@@ -33,14 +44,15 @@ class Extra:
     def __init__(self, cls: type, fields: Collection[str]) -> None:
         members = [member for base in cls.__mro__ for member in vars(base).items()]
         computed = {name for name, member in members if isinstance(member, cached_property)}
-        self._known = frozenset(fields) | computed
-        self._possible = cls.__dictoffset__ != 0
+        self.known = frozenset(fields) | computed if cls.__dictoffset__ else None
+        """The names that may stand there; None where there is no ``__dict__``."""
 
     def check(self, *values: Any) -> None:
         """Refuse values that carry attributes which are not fields."""
-        if not self._possible or all(map(self._known.issuperset, map(_dict_of, values))):
+        known = self.known
+        if known is None or all(map(known.issuperset, map(_dict_of, values))):
             return
-        names = set[str]().union(*map(_dict_of, values)) - self._known
+        names = set[str]().union(*map(_dict_of, values)) - known
         raise Refused(f"{sorted(names)} of it are not fields")
 
 
@@ -65,6 +77,7 @@ def dataclass_plan(name: str, cls: type, fields: Mapping[str, Plan]) -> Plan:
     except TypeError as error:  # abstract, or on top of a builtin that has a state of its own
         return refusing(name, cls, f"{cls.__qualname__} cannot be rebuilt: {error}")
     new = partial(object.__new__, cls)
+    making = by_attributes(cls, new, fields)
     names = tuple(fields)
 
     def build(row: Any) -> Any:
@@ -73,15 +86,17 @@ def dataclass_plan(name: str, cls: type, fields: Mapping[str, Plan]) -> Plan:
             _put(record, field, value)
         return record
 
-    def build_all(columns: list[list[Any]]) -> list[Any]:
+    def by_columns(columns: list[list[Any]]) -> list[Any]:
         records: list[Any] = [new() for _ in columns[0]]
         for field, column in zip(names, columns, strict=True):
-            if len(column) != len(records):
-                raise Refused("columns of different lengths")
-            deque(map(_put, records, repeat(field), column), maxlen=0)
+            if slot := slot_of(cls, field):
+                deque(map(slot, records, column), maxlen=0)
+            else:
+                deque(map(_put, records, repeat(field), column), maxlen=0)
         return records
 
-    return _rows(name, cls, fields, build, build_all)
+    build_all = build_rows(fields, making) if stores_plainly(cls) else by_columns
+    return _rows(name, cls, fields, build, build_all, making)
 
 
 def namedtuple_plan(name: str, cls: type, fields: Mapping[str, Plan]) -> Plan:
@@ -89,9 +104,9 @@ def namedtuple_plan(name: str, cls: type, fields: Mapping[str, Plan]) -> Plan:
     build = partial(tuple.__new__, cls)
 
     def build_all(columns: list[list[Any]]) -> list[Any]:
-        return [build(row) for row in zip(*columns, strict=True)]
+        return list(map(build, zip(*columns, strict=True)))
 
-    return _rows(name, cls, fields, build, build_all)
+    return _rows(name, cls, fields, build, build_all, by_items(build, fields))
 
 
 def _rows(
@@ -100,6 +115,7 @@ def _rows(
     fields: Mapping[str, Plan],
     build: Build,
     build_all: Callable[[list[list[Any]]], list[Any]],
+    making: Making,
 ) -> Plan:
     columns = [(attrgetter(field), plan) for field, plan in fields.items()]
     plans = tuple(fields.values())
@@ -122,7 +138,7 @@ def _rows(
             raise Refused(f"something in it is not exactly {cls.__qualname__}")
         extra.check(*values)
         try:
-            return [plan.lower_all(list(map(get, values))) for get, plan in columns]
+            return lower_fields(values)
         except AttributeError as error:
             raise Refused(f"a field is not set: {error}") from error
 
@@ -134,7 +150,10 @@ def _rows(
         if not (columns and as_list(wire)):
             return [lift(item) for item in as_list(wire)]
         row = zip(columns, as_list(wire), strict=True)
-        return build_all([plan.lift_all(column) for (_, plan), column in row])
+        lifted = [plan.lift_all(column) for (_, plan), column in row]
+        if len(set(map(len, lifted))) > 1:
+            raise Refused("columns of different lengths")
+        return build_all(lifted)
 
     def parts(value: Any) -> Iterator[Part]:
         if type(value) is cls:
@@ -142,10 +161,11 @@ def _rows(
                 if hasattr(value, field):
                     yield f".{field}", getattr(value, field), plan
 
+    lower_fields = lower_columns(fields)
     return Plan(
         name,
-        lower,
-        lift,
+        lower_one(cls, fields, extra.known, lower) if fields else lower,
+        lift_one(fields, making, lift) if fields else lift,
         types=only,
         parts=parts,
         lower_all=lower_all,

@@ -21,6 +21,7 @@ from tiercache.codec.safe.plan import Plan, Refused, as_list, mismatch, native
 NATIVE: Final = frozenset({type(None), bool, int, float, str, bytes})
 
 NONE: Final = native("None", type(None))
+_DATETIME: Final = frozenset({datetime})
 
 # What a type checker lets through for `int` and `float` is taken too, and comes back as it was.
 NATIVES: Final[dict[type, Plan]] = {
@@ -40,6 +41,7 @@ class Scalar(NamedTuple):
     type: type
     lower: Callable[[Any], Any]
     lift: Callable[[Any], Any]
+    lift_all: Callable[[Any], list[Any]] | None = None
 
 
 def _lower_zone(zone: tzinfo | None) -> str | None:
@@ -96,6 +98,12 @@ def _lift_datetime(wire: Any) -> datetime:
         return _lift_naive(wire)
     text, fold, zone = as_list(wire)
     return _lift_naive(text).replace(tzinfo=_lift_zone(zone), fold=fold)
+
+
+def _lift_datetimes(wire: Any) -> list[Any]:
+    if _DATETIME.issuperset(map(type, as_list(wire))):
+        return wire  # type: ignore[no-any-return]  # as_list saw that it is a list
+    return list(map(_lift_datetime, wire))
 
 
 def _lift_naive(text: Any) -> datetime:
@@ -174,7 +182,7 @@ def _lift_complex(wire: Any) -> complex:
 
 
 _SCALARS: Final = (
-    Scalar(5, datetime, _lower_datetime, _lift_datetime),
+    Scalar(5, datetime, _lower_datetime, _lift_datetime, _lift_datetimes),
     Scalar(6, date, _lower_date, _lift_date),
     Scalar(7, time, _lower_time, _lift_time),
     Scalar(8, timedelta, _lower_timedelta, _lift_timedelta),
@@ -193,6 +201,7 @@ SCALAR_PLANS: Final = {
         scalar.lower,
         scalar.lift,
         types=frozenset({date, datetime} if scalar.type is date else {scalar.type}),
+        lift_all=scalar.lift_all,
     )
     for scalar in _SCALARS
 }

@@ -6,6 +6,7 @@ types, which the decoder turns back before any plan sees them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from msgspec.msgpack import Decoder, Encoder, Ext
@@ -22,11 +23,6 @@ def pack(wire: Any) -> bytes:
         return _encode(wire)
     except (OverflowError, UnicodeEncodeError):
         return _encode(_widen(wire))
-
-
-def unpack(data: bytes | memoryview) -> Any:
-    """Return the wire value of some bytes; raises whatever msgspec or an extension raises."""
-    return _decode(data)
 
 
 def _widen(wire: Any) -> Any:
@@ -61,10 +57,11 @@ def _narrow(code: int, data: memoryview) -> Any:
     if code == _STR:
         return str(data, "utf-8", "surrogatepass")
     if code == _MAP:
-        flat = _decode(data)
+        flat = unpack(data)
         return dict(zip(flat[::2], flat[1::2], strict=True))
     raise ValueError(f"no extension {code}")
 
 
 _encode: Final = Encoder().encode
-_decode: Final = Decoder(ext_hook=_narrow).decode
+unpack: Final[Callable[[bytes | memoryview], Any]] = Decoder(ext_hook=_narrow).decode
+"""Return the wire value of some bytes; raises whatever msgspec or an extension raises."""

@@ -103,7 +103,7 @@ class OtelObserver:
 
     def reading(self, lookup: Lookup) -> AbstractContextManager[None]:
         """Surround a read with ``get_or_load``."""
-        if self._mode == "off":
+        if self._mode == "off" or not self.records:
             return _NOTHING
         attributes = self._operations.get(lookup.operation)
         if attributes is None:
@@ -123,6 +123,8 @@ class OtelObserver:
 
     def loading(self, lookup: Lookup, reason: Reason) -> AbstractContextManager[None]:
         """Surround the user's function with ``load``, and take its time."""
+        if not self.records:
+            return _NOTHING
         scope = None
         if self._mode != "off":
             parent = get_current_span()
@@ -136,7 +138,7 @@ class OtelObserver:
 
     def refreshing(self, lookup: Lookup, reason: Reason) -> AbstractContextManager[None]:
         """Surround a background refresh with ``refresh``: a root, linked to the request."""
-        if self._mode == "off":
+        if self._mode == "off" or not self.records:
             return _NOTHING
         cause = get_current_span()
         # Only the span leaves the context: baggage belongs to the work, not to the trace.
@@ -146,7 +148,7 @@ class OtelObserver:
 
     def invalidating(self, scope: Scope, key_count: int) -> AbstractContextManager[None]:
         """Surround an explicit invalidation with ``invalidate``."""
-        if self._mode == "off":
+        if self._mode == "off" or not self.records:
             return _NOTHING
         attributes = {"tiercache.invalidation.scope": scope, "tiercache.key.count": key_count}
         span = self._start(self._invalidating, attributes, get_current_span())
@@ -189,6 +191,8 @@ class OtelObserver:
 
     def tier_operation(self, level: str, operation: str, seconds: float, error: str | None) -> None:
         """Record ``tiercache.operation.duration``."""
+        if not self.records:
+            return
         key = (level, operation, error)
         attributes = self._measured.get(key) or self._combine(
             key, {"tiercache.tier": level, "tiercache.operation.name": operation}
@@ -214,6 +218,6 @@ class OtelObserver:
         return attributes
 
     def _record(self, name: str, value: float, attributes: Mapping[str, str]) -> None:
-        if self._meter is not None:
+        if self._meter is not None and self.records:
             with self._shield:
                 self._meter.histograms[name].record(value, attributes)

@@ -20,7 +20,7 @@ from tiercache._sql.program import (
     Statement,
     Value,
 )
-from tiercache.tiers.base import Ask, Basis, Fill, Filled, Leased, Put, Stored
+from tiercache.tiers.base import Ask, Basis, Fill, Filled, Leased, Stored
 
 _CENTURY: Final = 3.2e9
 """Seconds; a longer ttl is no end at all, and past the calendar of a database."""
@@ -53,10 +53,6 @@ class Requests:
         """As `Operations.fill`; refused also where the run or a tag's token is not current."""
         several = len(fills) > 1 or any(fill.basis.tags for fill in fills)
         return Job("fill", lambda: self._fill(fills), Need.WRITE, several=several)
-
-    def put(self, puts: Sequence[Put]) -> Job[None]:
-        """As `Operations.put`."""
-        return Job("put", lambda: self._put(puts), Need.DURABLE, several=True)
 
     def invalidate(
         self, keys: Sequence[str], tags: Sequence[str], announced: Sequence[Statement] = ()
@@ -147,19 +143,6 @@ class Requests:
             self._namespace, sorted(tags), [each for _, each in sorted(distinct.items())]
         )
         return [_filled(done.get(each.value.token)) for each in replacements]
-
-    def _put(self, puts: Sequence[Put]) -> Program[None]:
-        if not puts:
-            return
-        fresh = _fresh(tag for put in puts for tag in put.tags)
-        tokens = yield from self._dialect.lease(self._namespace, fresh, [], 0.0)
-        values = {}
-        for put in puts:
-            tags = [(tag, tokens[fold(tag)]) for tag in put.tags]
-            value = _value(put.key, tokens[RUN], tags, put.payload, put.ttl)
-            values[value.key] = value
-        ordered = [value for _, value in sorted(values.items())]
-        yield from self._dialect.put(self._namespace, [t for t in fresh if t != RUN], ordered)
 
     def _invalidate(
         self,

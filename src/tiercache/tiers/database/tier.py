@@ -17,7 +17,7 @@ from tiercache._sql.postgres import Postgres
 from tiercache._sql.program import START, VERSION, Dialect, Job, Need, Statement
 from tiercache._sql.sqlite import Sqlite
 from tiercache.errors import PolicyError, TierError
-from tiercache.tiers.base import Ask, Basis, Blocking, Fill, Filled, Kind, Leased, Put, Stored
+from tiercache.tiers.base import Ask, Basis, Blocking, Fill, Filled, Kind, Leased, Stored
 from tiercache.tiers.database.requests import Requests
 
 if TYPE_CHECKING:
@@ -194,10 +194,6 @@ class DatabaseTier:
         """As `Operations.fill`; refused also where the run or a tag's token is not current."""
         return await self._run(self.requests.fill(fills))
 
-    async def put(self, puts: Sequence[Put]) -> None:
-        """As `Operations.put`."""
-        await self._run(self.requests.put(puts))
-
     async def invalidate(
         self, keys: Sequence[str], tags: Sequence[str], events: Sequence[bytes] = ()
     ) -> None:
@@ -323,10 +319,6 @@ class BlockingDatabase:
     def fill(self, fills: Sequence[Fill]) -> list[Filled]:
         """As `Operations.fill`."""
         return self._run(self._tier.requests.fill(fills))
-
-    def put(self, puts: Sequence[Put]) -> None:
-        """As `Operations.put`."""
-        self._run(self._tier.requests.put(puts))
 
     def invalidate(
         self, keys: Sequence[str], tags: Sequence[str], events: Sequence[bytes] = ()

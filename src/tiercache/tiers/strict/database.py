@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tiercache._sql import renewal
 from tiercache._sql.names import RUN, fold
 from tiercache._sql.program import Job, Need, Statement
-from tiercache.tiers.base import Ask, Basis, Blocking, Fill, Filled, Kind, Leased, Put, Stored
+from tiercache.tiers.base import Ask, Basis, Blocking, Fill, Filled, Kind, Leased, Stored
 from tiercache.tiers.strict.sight import Sight
 
 if TYPE_CHECKING:
@@ -96,10 +96,6 @@ class StrictDatabase:
     async def fill(self, fills: Sequence[Fill]) -> list[Filled]:
         """As `Operations.fill`."""
         return await self._tier.fill(fills)
-
-    async def put(self, puts: Sequence[Put]) -> None:
-        """As `Operations.put`; not readable strictly: nobody knows how old these are."""
-        await self._tier.put(puts)
 
     async def invalidate(
         self, keys: Sequence[str], tags: Sequence[str], events: Sequence[bytes] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from tiercache._redis.strict import Founded, Mark
@@ -18,14 +18,7 @@ class GuardedStrict(GuardedTier):
     """A `StrictTier` with the circuit, the time limit and the counters of ``beside``."""
 
     def __init__(self, tier: StrictTier, beside: GuardedTier) -> None:
-        super().__init__(
-            tier,
-            level=beside.level,
-            clock=beside._clock,
-            observer=beside._observer,
-            spawn=beside._spawn,
-            counters=beside.counters,
-        )
+        super().__init__(tier, beside.guard)
         self._strict = tier
         self._beside = beside
         self.accepted: dict[bytes, bool] = {}
@@ -36,14 +29,9 @@ class GuardedStrict(GuardedTier):
         """The tier it is a view of."""
         return self._beside
 
-    @property
-    def circuit(self) -> str:
-        """That of the tier it is a view of."""
-        return self._beside.circuit
-
     async def look(self, asks: Sequence[Ask]) -> list[Sight]:
         """As `StrictTier.look`."""
-        sights = await self._guard("read", lambda: self._strict.look(asks))
+        sights = await self.guard.carry("read", lambda: self._strict.look(asks))
         self.count_read([sight.stored for sight in sights])
         return sights
 
@@ -54,9 +42,6 @@ class GuardedStrict(GuardedTier):
             if fill.basis.token in self.accepted:
                 self.accepted[fill.basis.token] = bool(answer)
         return filled
-
-    async def _guard(self, operation: str, call: Callable[[], Awaitable[_T]]) -> _T:
-        return await self._beside._guard(operation, call)
 
 
 class GuardedMarks:
@@ -78,20 +63,20 @@ class GuardedMarks:
 
     async def found(self, ready: bytes = b"") -> Founded:
         """As `StrictRedis.found`."""
-        return await self._beside._guard("mark", lambda: self._strict.found(ready))
+        return await self._beside.guard.carry("mark", lambda: self._strict.found(ready))
 
     async def in_use(self) -> bool:
         """As `StrictRedis.in_use`."""
-        return await self._beside._guard("mark", self._strict.in_use)
+        return await self._beside.guard.carry("mark", self._strict.in_use)
 
     async def mark(self, mark: Mark) -> None:
         """As `StrictRedis.mark`."""
-        await self._beside._guard("mark", lambda: self._strict.mark(mark))
+        await self._beside.guard.carry("mark", lambda: self._strict.mark(mark))
 
     async def unmark(self, mark: Mark, *, delete: bool) -> None:
         """As `StrictRedis.unmark`."""
-        await self._beside._guard("unmark", lambda: self._strict.unmark(mark, delete=delete))
+        await self._beside.guard.carry("unmark", lambda: self._strict.unmark(mark, delete=delete))
 
     async def marks(self, age: float) -> Marks:
         """As `StrictRedis.marks`."""
-        return await self._beside._guard("mark", lambda: self._strict.marks(age))
+        return await self._beside.guard.carry("mark", lambda: self._strict.marks(age))

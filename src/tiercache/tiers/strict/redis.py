@@ -16,7 +16,7 @@ from tiercache._redis.scripts import TOKEN
 from tiercache._redis.server import refuse
 from tiercache._redis.strict import EPOCH_TAG, Founded, Header, Mark, fields_of
 from tiercache.errors import TierError
-from tiercache.tiers.base import Ask, Basis, Fill, Filled, Kind, Leased, Put, Stored
+from tiercache.tiers.base import Ask, Basis, Fill, Filled, Kind, Leased, Stored
 from tiercache.tiers.strict.sight import Sight, is_nowhere, nowhere
 
 if TYPE_CHECKING:
@@ -193,10 +193,6 @@ class StrictRedis:
             for place, filled in zip(places, answers, strict=True):
                 results[place] = filled
         return results
-
-    async def put(self, puts: Sequence[Put]) -> None:
-        """Refuse: what nobody loaded under a lease may be older than any commit."""
-        raise NotImplementedError("strict values are leased and filled")
 
     async def invalidate(
         self, keys: Sequence[str], tags: Sequence[str], events: Sequence[bytes] = ()

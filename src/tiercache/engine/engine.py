@@ -1,7 +1,6 @@
-"""Reads through the tiers and fills upwards; the only module that knows there are several.
+"""What becomes of a request: it goes round the cache, is private, strict, a hit, or flies.
 
-A request comes here when the hot path of a decorated function had no answer, or from a method of
-the cache. L1 is asked again (by its text key), then the request joins or starts a flight.
+L1 is asked again, by the text key, then the request joins the flight of its key or starts one.
 """
 
 from __future__ import annotations
@@ -14,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 from tiercache._clock import Clock
 from tiercache._flight import Flight, Load, Outcome
 from tiercache.callers import Caller
+from tiercache.engine.peeking import Peeking, Wanted
+from tiercache.engine.private import PrivateReading
 from tiercache.entry import MISSING, Entry, Slot
 from tiercache.errors import CacheClosed, CodecError, LoadCycle, PolicyError
 from tiercache.invalidation import Invalidation
-from tiercache.loading import Call, Direct, Item, Loader, Loading, copier, late
+from tiercache.loading import Call, Direct, Glimpse, Item, Loader, Loading, copier, late
 from tiercache.local import Local
-from tiercache.outbox import Outbox, Scope
+from tiercache.outbox import Outbox
 from tiercache.policy import CachePolicy
 from tiercache.stats import Counters
 from tiercache.telemetry.observer import Lookup, Observer, Reason
-from tiercache.tiers.base import Ask
 from tiercache.tiers.guarded import GuardedTier
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ class Engine:
         self.bypassed_everywhere = 0
         self.closed = False
         self._loading = loading
+        self.glimpse = loading.glimpse
+        self._peeking = Peeking(local, loading, clock, observer)
+        self._private = PrivateReading(self.peek, observer)
 
     @property
     def names_slots(self) -> bool:
@@ -68,17 +71,14 @@ class Engine:
 
     # -- reading ------------------------------------------------------------------------------
 
-    def direct(self, policy: CachePolicy, counters: Counters) -> Direct | None:
-        """Return the short way of a function's misses, where there is one."""
+    def looks_closely(self, policy: CachePolicy) -> bool:
+        """Whether reads under this policy have to go through `read`."""
         waits = policy.soft_timeout is not None or policy.hard_timeout is not None
-        if (
-            self.tiers
-            or self.local.tier is None
-            or waits
-            or policy.strict
-            or policy.copy != "none"
-            or self.observer.sees_hits
-        ):
+        return waits or policy.strict or policy.copy != "none" or self.observer.sees_hits
+
+    def direct(self, policy: CachePolicy, counters: Counters) -> Direct | None:
+        """Return what loads for a function where memory is the only tier."""
+        if self.tiers or self.local.tier is None:
             return None
         return self._loading.direct(policy, counters)
 
@@ -95,7 +95,7 @@ class Engine:
             return await caller.call(call.loader)
         transaction = self.outbox.transaction()
         if transaction is not None:
-            return await self._read_private(call, caller, operation)
+            return await self._private.read(call, caller, operation)
         if call.policy.strict:
             return await self._strict(call.policy).read(self, call, caller, operation)
         slot = self.local.lookup(call.key, call.tags)
@@ -121,7 +121,7 @@ class Engine:
                 call.counters.bypassed += 1
             return list(await loader(calls))
         if self.outbox.transaction() is not None:
-            return await self._read_private_many(calls, loader, caller)
+            return await self._private.read_many(calls, loader, caller)
         if calls and calls[0].policy.strict:
             strict = self._strict(calls[0].policy)
             return await strict.read_many(self, calls, loader, caller, operation)
@@ -166,8 +166,7 @@ class Engine:
         if self.is_bypassed():
             return await caller.call(call.loader)
         if self.outbox.transaction() is not None:
-            lookup = Lookup("refresh", key=call.key, function=call.function)
-            return await self._load_privately(call.counters, lookup, caller, call.loader)
+            return await self._private.refresh(call, caller)
         if call.policy.strict:
             return await self._strict(call.policy).refresh(self, call, caller)
         flight = self.local.begin(call.key, call.tags, forced=True)
@@ -197,66 +196,13 @@ class Engine:
             return {}
         transaction = self.outbox.transaction()
         scope = None if transaction is None else self.outbox.scope(transaction)
-        found: dict[str, object] = {}
-        wanted: list[str] = []
-        asked = dict.fromkeys(keys)
+        asked = list(dict.fromkeys(keys))
         if policy.strict:
-            return await self._strict(policy).peek(
-                list(asked), tags, type_, caller, counters, scope
-            )
-        for key in asked:
-            if scope is not None and scope.hides(key, tags):
-                continue
-            slot = self.local.lookup(key, tags)
-            if slot is not None and self._is_fresh(slot):
-                if scope is not None and scope.hides(key, slot.tags):
-                    continue
-                self.local.touch(slot)
-                found[key] = _copied(policy, slot.value)
-                if counters is not None:
-                    counters.l1 += 1
-            else:
-                wanted.append(key)
-        if wanted and self.tiers:
-            found.update(await self._glance(wanted, tags, type_, policy, caller, counters, scope))
-        if counters is not None:
-            counters.misses += sum(key not in found for key in asked)
-        return found
-
-    async def _glance(
-        self,
-        keys: Sequence[str],
-        tags: tuple[str, ...] | None,
-        type_: Callable[[], Any],
-        policy: CachePolicy,
-        caller: Caller,
-        counters: Counters | None,
-        scope: Scope | None,
-    ) -> dict[str, object]:
-        found: dict[str, object] = {}
-        flights = {key: self.local.begin(key, tags) for key in keys}
-        lookup = Lookup("get", key=keys[0], key_count=len(keys) if len(keys) > 1 else None)
-        try:
-            with self.observer.reading(lookup):
-                entries = await self._loading.glance(
-                    [Ask(key, tags) for key in keys], type_, caller
-                )
-                for key, (entry, level) in entries.items():
-                    if scope is not None and scope.hides(key, entry.tags):
-                        continue
-                    if scope is None and not self.outbox.transaction():
-                        slot = self._loading.slot(key, entry, policy, started=None)
-                        self.local.fill(flights[key], slot)
-                    found[key] = _copied(policy, entry.value)
-                    lookup.result, lookup.tier = "hit", level
-                    if counters is not None:
-                        counters.hit(level)
-                if not found:
-                    lookup.result = "miss"
-        finally:
-            for flight in flights.values():
-                self.local.land(flight, None)
-        return found
+            strict = self._strict(policy)
+            return await strict.peek(asked, tags, type_, caller, counters, scope)
+        return await self._peeking.peek(
+            Wanted(asked, tags, type_, policy, counters, scope), caller, fills=transaction is None
+        )
 
     def _is_fresh(self, slot: Slot) -> bool:
         return self.clock.monotonic() < slot.expires
@@ -269,7 +215,7 @@ class Engine:
             # Due for a refresh. Asked again only later, should this one fail.
             slot.serve_until = now + (slot.expires - now) / 2
             self._refresh_behind(call, caller)
-        elif slot.table is None and not self.observer.sees_hits:
+        elif call.names(slot):
             with self.local.lock:
                 if slot.serve_until > now:
                     call.name_slot(slot)
@@ -310,21 +256,49 @@ class Engine:
             if load is not None:
                 if stale is not None:
                     flight.stale = self._entry(stale)
-                item = Item(call, flight)
-                policy = call.policy
+                policy, glimpse = call.policy, None
                 if self.tiers and policy.soft_timeout is None and policy.hard_timeout is None:
-                    outcome = await self._loading.glimpse(load, item, caller)
-                    if outcome is not None:
-                        return outcome
-                if not flight.finished:
-                    reason: Reason = "miss" if stale is None else "expired"
-                    self.launch(load, [item], loader, caller, lookup, reason)
+                    found = await self._loading.glimpse(call, flight, caller)
+                    if isinstance(found, Outcome):
+                        return found
+                    glimpse = found
+                reason: Reason = "miss" if stale is None else "expired"
+                self._carry_on(call, flight, glimpse, loader, caller, lookup, reason)
             else:
                 lookup.coalesced = True
                 call.counters.coalesced += 1
             outcome = await self.land(call, flight, caller, stale)
             if outcome is not None:
                 return outcome
+
+    async def follow(
+        self, call: Call, flight: Flight, glimpse: Glimpse | None, caller: Caller
+    ) -> object:
+        """Load for a call that nothing disturbs, whose `glimpse` did not find it."""
+        lookup = Lookup("get_or_load", key=call.key, function=call.function)
+        with self.observer.reading(lookup):
+            self._carry_on(call, flight, glimpse, None, caller, lookup, "miss")
+            outcome = await self.land(call, flight, caller, None)
+            if outcome is None:  # abandoned
+                outcome = await self._fly(call, caller, lookup, None)
+            self.count(call.counters, outcome, lookup)
+            return outcome.value
+
+    def _carry_on(
+        self,
+        call: Call,
+        flight: Flight,
+        glimpse: Glimpse | None,
+        loader: Loader | None,
+        caller: Caller,
+        lookup: Lookup,
+        reason: Reason,
+    ) -> None:
+        """Start the load of a flight that has not landed with its first look."""
+        if not flight.finished:
+            assert flight.load is not None
+            item = Item(call, flight, glimpse)
+            self.launch(flight.load, [item], loader, caller, lookup, reason)
 
     def launch(
         self,
@@ -422,60 +396,6 @@ class Engine:
             slot.stale_until + shift,
             slot.tags,
         )
-
-    # -- inside a transaction -----------------------------------------------------------------
-
-    async def _read_private(self, call: Call, caller: Caller, operation: str) -> object:
-        """Read inside the calling task's open transaction.
-
-        What the transaction sees is its own (its snapshot may be old, its writes are not
-        committed): a load runs in this task, is joined by nobody and fills nothing. Hits of what it
-        has not invalidated are served.
-        """
-        tags = call.tags
-        found = await self.peek([call.key], tags, call.type, call.policy, caller, call.counters)
-        if call.key in found:
-            return found[call.key]
-        lookup = Lookup(operation, key=call.key, function=call.function)
-        lookup.result = "miss"
-        with self.observer.reading(lookup):
-            return await self._load_privately(call.counters, lookup, caller, call.loader)
-
-    async def _read_private_many(
-        self, calls: Sequence[Call], loader: Loader, caller: Caller
-    ) -> list[object]:
-        values: list[object] = []
-        for call in calls:
-            found = await self.peek(
-                [call.key], call.tags, call.type, call.policy, caller, call.counters
-            )
-            values.append(found.get(call.key, MISSING))
-        missing = [call for call, value in zip(calls, values, strict=True) if value is MISSING]
-        if missing:
-            lookup = Lookup("load_many", key_count=len(calls))
-            lookup.result = "miss"
-            with self.observer.reading(lookup):
-                loaded = iter(
-                    await self._load_privately(missing[0].counters, lookup, caller, loader, missing)
-                )
-            values = [next(loaded) if value is MISSING else value for value in values]
-        return values
-
-    async def _load_privately(
-        self,
-        counters: Counters,
-        lookup: Lookup,
-        caller: Caller,
-        loader: Callable[..., Any],
-        *arguments: Any,
-    ) -> Any:
-        counters.loads += 1
-        try:
-            with self.observer.loading(lookup, "miss"):
-                return await caller.call(loader, *arguments)
-        except Exception:
-            counters.load_errors += 1
-            raise
 
     # -- strict keys --------------------------------------------------------------------------
 
