@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,7 +17,9 @@ from poolkit.testing import FaultProxy
 from tests.servers.redis import RedisServer
 from tests.waiting import until
 from tiercache import Cache, DatabaseTier, MemoryTier, RedisTier
-from tiercache.outbox import Receipt, Relay
+from tiercache.callers import Caller
+from tiercache.invalidation import Change
+from tiercache.outbox import Deed, OutboxTable, Receipt, Relay
 
 
 @pytest.fixture
@@ -300,6 +302,73 @@ async def test_the_tiers_own_database(pool: Pool, make_cache: Callable[..., Cach
             await cache.invalidate("k")
         assert await cache.get("k") is None
         assert await pool.fetchval("SELECT count(*) FROM mine_outbox") in (0, 1)
+
+
+async def test_commits_of_one_moment_are_carried_out_together(
+    redis_url: str, make_cache: Callable[..., Cache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first goes at once, the others with each other; each waits until it is done."""
+    cache = make_cache(MemoryTier(), RedisTier(redis_url), name="app")
+    async with cache:
+        await cache.set_many({f"k{n}": n for n in range(10)})
+        before = cache.stats().invalidations
+        relay, passes = cache._parts.relay, []
+        run = relay._invalidation.run_merged
+
+        async def recorded(change: Change, caller: Caller, number: int) -> bool:
+            passes.append(number)
+            return await run(change, caller, number)
+
+        monkeypatch.setattr(relay._invalidation, "run_merged", recorded)
+
+        async def carry(number: int) -> None:
+            deed = Deed(Change((f"k{number}",), origin="outbox"))
+            await relay.carry([deed], None, known=True)
+            assert await cache.get(f"k{number}") is None
+
+        await asyncio.gather(*map(carry, range(10)))
+        assert passes == [1, 9]
+        assert cache.stats().invalidations - before == 10
+
+
+async def test_one_that_is_refused_keeps_nobody_else_waiting(
+    redis_url: str, make_cache: Callable[..., Cache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What went together and failed with every tier there is done again one by one."""
+    cache = make_cache(MemoryTier(), RedisTier(redis_url), name="app")
+
+    async def refused(change: Change, caller: Caller, number: int) -> bool:
+        return "bad" not in change.keys
+
+    async with cache:
+        relay = cache._parts.relay
+        monkeypatch.setattr(relay._invalidation, "run_merged", refused)
+        changes = [Change((key,), origin="outbox") for key in ("a", "bad", "b")]
+        assert await relay._pass(changes) == [True, False, True]
+
+
+async def test_rows_are_deleted_together(
+    pool: Pool, redis_url: str, make_cache: Callable[..., Cache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one statement, a while after they were carried out; at the latest when closing."""
+    monkeypatch.setattr("tiercache.outbox.relay.DELETE_AFTER", 600.0)
+    monkeypatch.setattr("tiercache.outbox.relay.RELAY_AFTER", 600.0)
+    cache = make_cache(MemoryTier(), RedisTier(redis_url), name="app", outbox=pool)
+    deleted: list[int] = []
+    delete = OutboxTable.delete
+
+    async def recorded(self: OutboxTable, ids: Sequence[int]) -> None:
+        deleted.append(len(ids))
+        await delete(self, ids)
+
+    monkeypatch.setattr(OutboxTable, "delete", recorded)
+    async with cache:
+        for number in range(5):
+            async with pool.transaction():
+                await cache.invalidate(f"k{number}")
+        assert len(await rows(pool)) == 5
+    assert deleted == [5]
+    assert await rows(pool) == []
 
 
 # -- a commit of unknown outcome, on PostgreSQL ---------------------------------------------------
