@@ -199,6 +199,14 @@ class SupportsListen(Protocol):
         ...
 
 
+class SupportsCommitWith(Protocol):
+    """A session that can send statements together with COMMIT, in one round trip."""
+
+    async def commit_with(self, sql: str) -> bool:
+        """Run statements without parameters and commit, as `Session.commit` does."""
+        ...
+
+
 @runtime_checkable
 class SupportsLag(Protocol):
     """A session that can tell how far behind its primary it is."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from tiercache._clock import Clock
 from tiercache._recovery import Recovery
@@ -25,6 +26,8 @@ from tiercache.telemetry.observer import Observer, Scope
 from tiercache.tiers.guarded import GuardedTier
 
 logger = logging.getLogger("tiercache")
+
+_UNOBSERVED: Final[AbstractContextManager[None]] = nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +82,20 @@ class Invalidation:
         """Carry a change out and tell the others; True when all tiers and the bus were reached."""
         if not change.invalidates:
             return await self._pass(change, caller)
-        scope: Scope = "all" if change.everything else "tag" if change.tags else "key"
-        with self._observer.invalidating(scope, len(change.keys)):
+        with self.observed(change):
             return await caller.shielded(lambda: self._pass(change, caller))
+
+    def observed(self, change: Change) -> AbstractContextManager[object]:
+        """Report one change while the block carries it out."""
+        if not self._observer.records:
+            return _UNOBSERVED
+        scope: Scope = "all" if change.everything else "tag" if change.tags else "key"
+        return self._observer.invalidating(scope, len(change.keys))
+
+    async def run_merged(self, change: Change, caller: Caller, number: int) -> bool:
+        """Carry out at once what ``number`` changes name, each of which is `observed` apart."""
+        self._tally.invalidations[change.origin] += number - 1
+        return await caller.shielded(lambda: self._pass(change, caller))
 
     async def _pass(self, change: Change, caller: Caller) -> bool:
         number = self._recovery.number

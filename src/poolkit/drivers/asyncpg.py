@@ -216,6 +216,16 @@ class PostgresSession:
 
     async def commit(self) -> bool:
         """Send COMMIT and say whether the server did it."""
+        return await self._commit("COMMIT")
+
+    async def commit_with(self, sql: str) -> bool:
+        """Send statements and COMMIT together; what fails there keeps the rest from being run."""
+        try:
+            return await self._commit(f"{sql}; COMMIT")
+        except pg.InFailedSQLTransactionError:
+            return await self.commit()  # which says why: an earlier statement failed
+
+    async def _commit(self, sql: str) -> bool:
         if self.closed:
             raise ConnectionLost(
                 f"the connection to PostgreSQL at {self._server} was lost before COMMIT was sent: "
@@ -223,7 +233,7 @@ class PostgresSession:
                 sent=False,
             )
         try:
-            return cast("str", await self._connection.execute("COMMIT")) == "COMMIT"
+            return cast("str", await self._connection.execute(sql)) == "COMMIT"
         except _LOST as error:
             raise self._lost(error) from error
 

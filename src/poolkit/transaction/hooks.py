@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from inspect import isawaitable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 logger = logging.getLogger("poolkit")
 
@@ -13,13 +13,22 @@ Hook = Callable[[], object]
 """A function without arguments; what it returns is awaited if it can be."""
 
 
+class Passenger(NamedTuple):
+    """A statement that is sent together with COMMIT."""
+
+    sql: str
+    refused: Callable[[Exception], None] | None
+    """Hears the error with which the server has rolled back instead."""
+
+
 class Hooks:
     """The hooks of one transaction, or of one savepoint until that is released."""
 
-    __slots__ = ("before", "committed", "rolled_back")
+    __slots__ = ("along", "before", "committed", "rolled_back")
 
     def __init__(self) -> None:
         self.before: list[Hook] = []
+        self.along: list[Passenger] = []
         self.committed: list[tuple[Hook, bool]] = []
         """Each with whether it is also owed to an unknown end."""
         self.rolled_back: list[tuple[Hook, bool]] = []
@@ -28,6 +37,7 @@ class Hooks:
     def take_over(self, released: Hooks) -> None:
         """Add those of a savepoint that was released."""
         self.before += released.before
+        self.along += released.along
         self.committed += released.committed
         self.rolled_back += released.rolled_back
 

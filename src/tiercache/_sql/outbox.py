@@ -16,11 +16,15 @@ from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple, Protocol
 
 from tiercache._sql.names import Tables
-from tiercache._sql.program import Program, Statement
+from tiercache._sql.program import Need, Program, Statement
 
 Fate = Literal["committed", "aborted", "open"]
 
 _NOW: Final = "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+FENCED: Final = 60.0
+"""Seconds for which a COMMIT that was given up cannot take place any more."""
 
 
 class OutboxRow(NamedTuple):
@@ -32,6 +36,9 @@ class OutboxRow(NamedTuple):
 
 class OutboxDialect(Protocol):
     """The statements of one database."""
+
+    asking: Need
+    """What `fate` does to it."""
 
     def schema(self) -> tuple[str, ...]:
         """Return the statements that make the table, each safe to repeat."""
@@ -48,7 +55,16 @@ class OutboxDialect(Protocol):
     def insert(
         self, table: str, namespace: str, source: str | None, bodies: Sequence[str]
     ) -> Statement:
-        """Write rows; answers with an id for each and the transaction's number (PostgreSQL)."""
+        """Write rows; answers with an id for each."""
+        ...
+
+    def riding(
+        self, table: str, namespace: str, source: str, rows: Sequence[OutboxRow]
+    ) -> str | None:
+        """Return a statement without parameters that writes these rows, to be sent with COMMIT.
+
+        None where that would save nothing.
+        """
         ...
 
     def keep(self, table: str, namespace: str, source: str, bodies: Sequence[str]) -> Program[None]:
@@ -69,14 +85,19 @@ class OutboxDialect(Protocol):
         """Delete rows that have been carried out."""
         ...
 
-    def fate(self, transaction: int | None, ids: Sequence[int]) -> Program[Fate]:
-        """Return what became of the transaction that wrote these rows."""
+    def fate(self, namespace: str, source: str, ids: Sequence[int]) -> Program[Fate]:
+        """Return what became of the transaction that wrote these rows, or was about to."""
         ...
 
 
 def outbox_dialect(system: str, tables: Tables) -> OutboxDialect:
     """Return the statements of a database by its name in telemetry."""
     return PostgresOutbox(tables) if system == "postgresql" else SqliteOutbox(tables)
+
+
+def _quoted(text: str) -> str:
+    """Return printable ASCII as a literal, whatever the session takes a backslash for."""
+    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 def _due(until: str) -> str:
@@ -120,6 +141,8 @@ class _Outbox(ABC):
 class PostgresOutbox(_Outbox):
     """The outbox in PostgreSQL."""
 
+    asking = Need.WRITE
+
     def __init__(self, tables: Tables) -> None:
         due = _due("clock_timestamp() - make_interval(secs => $2)")
         super().__init__(tables.outbox, due, "clock_timestamp()", " FOR UPDATE SKIP LOCKED")
@@ -156,25 +179,45 @@ class PostgresOutbox(_Outbox):
         return Statement(
             f"INSERT INTO {table} (namespace, source, body) SELECT $1, $2, b.body"
             " FROM unnest($3::text[]) WITH ORDINALITY AS b (body, place) ORDER BY b.place"
-            " RETURNING id, txid_current()",
+            " RETURNING id",
             (namespace, source, list(bodies)),
+        )
+
+    def riding(
+        self, table: str, namespace: str, source: str, rows: Sequence[OutboxRow]
+    ) -> str | None:
+        """Return a statement with the rows written out."""
+        head = f"{_quoted(namespace)}, {_quoted(source)}"
+        values = ", ".join(f"({row.id}, {head}, {_quoted(row.body)})" for row in rows)
+        return (
+            f"INSERT INTO {table} (id, namespace, source, body) OVERRIDING SYSTEM VALUE"
+            f" VALUES {values}"
         )
 
     def delete(self, ids: Sequence[int]) -> Program[None]:
         """Delete rows."""
         yield Statement(f"DELETE FROM {self._table} WHERE id = ANY ($1::bigint[])", (list(ids),))
 
-    def fate(self, transaction: int | None, ids: Sequence[int]) -> Program[Fate]:
-        """Ask by the transaction's number; one that is forgotten is taken for committed."""
-        rows = yield Statement("SELECT txid_status($1)", (transaction,))
-        status = rows[0][0]
-        if status == "in progress":
-            return "open"
-        return "aborted" if status == "aborted" else "committed"
+    def fate(self, namespace: str, source: str, ids: Sequence[int]) -> Program[Fate]:
+        """Write the first row instead: this waits for a transaction that has written it.
+
+        If that has committed, the row is there (or has been carried out by another). If not, it
+        cannot any more: a COMMIT that is still on its way finds its row taken. Nothing is in ours,
+        and a relay removes it `FENCED` seconds later.
+        """
+        rows = yield Statement(
+            f"INSERT INTO {self._table} (id, namespace, at, source, body) OVERRIDING SYSTEM VALUE"
+            " VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3), $4, '{}')"
+            " ON CONFLICT (id) DO NOTHING RETURNING id",
+            (ids[0], namespace, FENCED, source),
+        )
+        return "aborted" if rows else "committed"
 
 
 class SqliteOutbox(_Outbox):
     """The outbox in SQLite."""
+
+    asking = Need.READ
 
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables.outbox, _due(f"{_NOW} - $2"), _NOW, "")
@@ -204,9 +247,15 @@ class SqliteOutbox(_Outbox):
         """Write rows."""
         return Statement(
             f"INSERT INTO {table} (namespace, at, source, body)"
-            f" SELECT $1, {_NOW}, $2, value FROM json_each($3) RETURNING id, NULL",
+            f" SELECT $1, {_NOW}, $2, value FROM json_each($3) RETURNING id",
             (namespace, source, json.dumps(list(bodies))),
         )
+
+    def riding(
+        self, table: str, namespace: str, source: str, rows: Sequence[OutboxRow]
+    ) -> str | None:
+        """Return None: there is no way to go twice."""
+        return None
 
     def delete(self, ids: Sequence[int]) -> Program[None]:
         """Delete rows."""
@@ -215,7 +264,7 @@ class SqliteOutbox(_Outbox):
             (json.dumps(list(ids)),),
         )
 
-    def fate(self, transaction: int | None, ids: Sequence[int]) -> Program[Fate]:
+    def fate(self, namespace: str, source: str, ids: Sequence[int]) -> Program[Fate]:
         """Look whether a row is there: a transaction whose connection is gone is over."""
         rows = yield Statement(
             f"SELECT EXISTS (SELECT 1 FROM {self._table} WHERE id IN"

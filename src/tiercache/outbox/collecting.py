@@ -8,7 +8,9 @@ invalidated, and a load that it starts stays its own (`Engine`).
 
 from __future__ import annotations
 
+import itertools
 import logging
+import secrets
 import sys
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
@@ -118,6 +120,8 @@ class Outbox:
         self._needed = needed
         self._scopes: WeakKeyDictionary[Transaction, Scope] = WeakKeyDictionary()
         self._rides: WeakKeyDictionary[Transaction, Ride] = WeakKeyDictionary()
+        self._ids = itertools.count((1 << 62) + secrets.randbits(61))
+        """Numbers of rows, that no other process and no sequence gives."""
         self._warned: set[str] = set()
         self.sealing: Callable[[Transaction, Sequence[Change]], Awaitable[None]] | None = None
         """Called at the very end before each commit, with what the transaction invalidates."""
@@ -202,7 +206,7 @@ class Outbox:
         except Exception as error:  # noqa: BLE001 - the transaction is none the worse for it
             self._warn(root.owner.name, str(error))
             return
-        receipt = await table.insert(root, self._source, bodies)
+        receipt = await table.insert(root, self._source, self._ids, bodies)
         before = () if ride.receipt is None else ride.receipt.ids
         ride.receipt = receipt._replace(ids=(*before, *receipt.ids))
 

@@ -15,6 +15,7 @@ from tiercache.local import Local
 from tiercache.outbox import letters
 from tiercache.outbox.collecting import Deed
 from tiercache.outbox.table import OutboxTable, Receipt
+from tiercache.tiers.gathering import Gathering
 from tiercache.tiers.guarded import GuardedTier
 
 logger = logging.getLogger("tiercache")
@@ -27,6 +28,10 @@ WATCHING: Final = 0.25
 
 BATCH: Final = 200
 """Rows that are taken at once."""
+
+DELETE_AFTER: Final = 0.1
+"""Seconds that rows which were carried out lie there for others to be deleted with them. Well below
+`RELAY_AFTER`: until then nobody takes them for left behind."""
 
 ASK_AGAIN: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 """Seconds between two questions what became of a transaction; the last one is repeated."""
@@ -73,6 +78,7 @@ class Relay:
         self._deliver = deliver
         self._portal = portal
         self._caller = caller
+        self._passes: Gathering[Change, bool] = Gathering(self._pass)
         self._stir = asyncio.Event()
         self._done: dict[OutboxTable, list[int]] = {}
         self._complained: set[OutboxTable] = set()
@@ -89,7 +95,8 @@ class Relay:
         complete = True
         plain = letters.merged(deed.change for deed in deeds if deed.act is None)
         if plain is not None:
-            complete = await self._invalidation.run(plain, self._caller)
+            with self._invalidation.observed(plain):
+                [complete] = await self._passes.ask([plain])
         for deed in deeds:
             if deed.act is not None:
                 complete = await deed.act(known) and complete
@@ -97,6 +104,20 @@ class Relay:
             self._doubt([deed.change for deed in deeds], receipt)
         elif receipt is not None and complete:
             self._finished(receipt.table, receipt.ids)
+
+    async def _pass(self, changes: Sequence[Change]) -> list[bool]:
+        """Carry out at one go what several transactions ask for."""
+        plain = letters.merged(changes)
+        assert plain is not None
+        complete = await self._invalidation.run_merged(plain, self._caller, len(changes))
+        if complete or len(changes) == 1 or self._lacks_a_tier():
+            return [complete] * len(changes)
+        # Something was refused: only by itself can each find out whether it was his.
+        return [await self._invalidation.run_merged(each, self._caller, 0) for each in changes]
+
+    def _lacks_a_tier(self) -> bool:
+        """Whether there is a tier that does not answer."""
+        return any(tier.circuit != "closed" for tier in self._tiers)
 
     def _finished(self, table: OutboxTable, ids: Sequence[int]) -> None:
         """Have rows deleted that were carried out; not while somebody waits."""
@@ -108,6 +129,13 @@ class Relay:
             self._portal.spawn(lambda: self._delete(table))
 
     async def _delete(self, table: OutboxTable) -> None:
+        """Delete what is carried out within a while, in one statement; at once when closing."""
+        try:
+            await asyncio.sleep(DELETE_AFTER)
+        finally:
+            await self._delete_now(table)
+
+    async def _delete_now(self, table: OutboxTable) -> None:
         with self._local.lock:
             ids = self._done.pop(table, [])
         try:
@@ -170,7 +198,7 @@ class Relay:
         attempt = 0
         while True:
             try:
-                fate = await receipt.table.fate(receipt)
+                fate = await receipt.table.fate(self._source, receipt)
             except Exception as error:  # noqa: BLE001 - the database is away, as it was before
                 logger.debug("the outcome of a commit is not known yet: %s", error)
             else:
@@ -202,7 +230,7 @@ class Relay:
     async def _relay(self, table: OutboxTable) -> None:
         """Carry out what lies in a table, as long as all tiers answer."""
         try:
-            while all(tier.circuit == "closed" for tier in self._tiers):
+            while not self._lacks_a_tier():
                 rows = await table.take(self._source, RELAY_AFTER, BATCH)
                 if not rows:
                     break

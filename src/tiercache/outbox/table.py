@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from tiercache._deadline import Deadline
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_OF_THE_APPLICATION: Final = ("23", "40", "P0")
+"""Classes of errors that a COMMIT has to tell of what came before: constraints, serialization,
+triggers."""
+
 
 class Receipt(NamedTuple):
-    """Rows that a transaction wrote; ``transaction`` is its number, None on SQLite."""
+    """Rows that a transaction wrote, or is about to write with its commit."""
 
     table: OutboxTable
     ids: tuple[int, ...]
-    transaction: int | None
 
 
 class OutboxTable:
@@ -84,20 +87,35 @@ class OutboxTable:
         else:
             await self.prepare()
 
-    async def insert(self, transaction: Transaction, source: str, bodies: Sequence[str]) -> Receipt:
-        """Write rows as part of a transaction of the application; `prepare_for` came before."""
+    async def insert(
+        self, transaction: Transaction, source: str, ids: Iterable[int], bodies: Sequence[str]
+    ) -> Receipt:
+        """Write rows as part of a transaction of the application; `prepare_for` came before.
+
+        On PostgreSQL they take numbers of ``ids`` and travel together with COMMIT.
+        """
         name = self._name or self.tables.outbox
+        numbered = [OutboxRow(id, body) for body, id in zip(bodies, ids, strict=False)]
+        riding = self._sql.riding(name, self.namespace, source, numbered)
+        if riding is not None:
+            transaction.send_with_commit(riding, refused=self._refused)
+            return Receipt(self, tuple(row.id for row in numbered))
         statement = self._sql.insert(name, self.namespace, source, bodies)
         try:
             rows = await transaction.fetch(statement.sql, *statement.args)
         except Exception as error:
-            self._name = None
+            self._refused(error)
+            raise
+        return Receipt(self, tuple(row[0] for row in rows))
+
+    def _refused(self, error: Exception) -> None:
+        """Look for the table again, and say what was tried, unless the error is of other things."""
+        self._name = None
+        if not str(getattr(error, "sqlstate", "")).startswith(_OF_THE_APPLICATION):
             error.add_note(
                 f"It was to write an invalidation into {self!r}, which is part of the transaction; "
                 "Cache(outbox=None) would do without it."
             )
-            raise
-        return Receipt(self, tuple(row[0] for row in rows), rows[0][1])
 
     async def keep(self, source: str, bodies: Sequence[str]) -> None:
         """Write rows in a transaction of their own."""
@@ -121,10 +139,14 @@ class OutboxTable:
         """Delete rows that have been carried out."""
         await self._do(Job("relay", lambda: self._sql.delete(ids), Need.WRITE))
 
-    async def fate(self, receipt: Receipt) -> Fate:
-        """Return what became of the transaction that wrote these rows."""
+    async def fate(self, source: str, receipt: Receipt) -> Fate:
+        """Return what became of the transaction that wrote these rows.
+
+        One that cannot be found will never commit from now on (PostgreSQL).
+        """
+        namespace, ids = self.namespace, receipt.ids
         return await self._do(
-            Job("relay", lambda: self._sql.fate(receipt.transaction, receipt.ids), Need.READ)
+            Job("relay", lambda: self._sql.fate(namespace, source, ids), self._sql.asking)
         )
 
     def forget(self) -> None:

@@ -167,6 +167,68 @@ async def test_b30_hooks_of_a_savepoint_go_with_it(table: Pool) -> None:
     assert ran == ["before outer", "before kept", "outer", "kept"]
 
 
+async def test_b30_statements_that_travel_with_commit(table: Pool) -> None:
+    """They commit with the rest, those of a savepoint that was undone do not."""
+    async with table.transaction() as tx:
+        tx.send_with_commit("INSERT INTO t VALUES (1)")
+        async with tx.transaction() as kept:
+            kept.send_with_commit("INSERT INTO t VALUES (2)")
+        with pytest.raises(KeyError):
+            async with tx.transaction() as dropped:
+                dropped.send_with_commit("INSERT INTO t VALUES (3)")
+                raise KeyError
+        tx.before_commit(lambda: tx.send_with_commit("INSERT INTO t VALUES (4)"))
+        assert await tx.fetchval("SELECT count(*) FROM t") == 0
+    assert [row["x"] for row in await table.fetch("SELECT x FROM t ORDER BY x")] == [1, 2, 4]
+
+
+async def test_b30_a_statement_that_travels_with_commit_is_refused(table: Pool) -> None:
+    """Its error rolls all back and is raised, and who sent it hears of it; once."""
+    ran: list[object] = []
+    with pytest.raises(Exception, match=r"(?i)unique") as caught:
+        async with table.transaction() as tx:
+            tx.on_commit(lambda: ran.append("commit"))
+            tx.on_rollback(lambda: ran.append("rollback"))
+            tx.send_with_commit("INSERT INTO t VALUES (1)")
+            tx.send_with_commit("INSERT INTO t VALUES (1)", refused=ran.append)
+    assert ran == [caught.value, "rollback"]
+    assert tx.state.name == "ROLLED_BACK"
+    assert await table.fetchval("SELECT count(*) FROM t") == 0
+    async with table.transaction() as tx:  # the connection is as good as before
+        tx.send_with_commit("INSERT INTO t VALUES (1)", refused=ran.append)
+    assert len(ran) == 2
+
+
+async def test_b28_a_swallowed_error_before_what_travels_with_commit(
+    postgres_dsn: str, make_pool: MakePool
+) -> None:
+    """It is told as without that: the server answered COMMIT with ROLLBACK."""
+    pool = make_pool(postgres_dsn)
+    await pool.execute("CREATE TABLE t (x int PRIMARY KEY)")
+    with pytest.raises(CommitRolledBack, match="savepoint"):
+        async with pool.transaction() as tx:
+            tx.send_with_commit("INSERT INTO t VALUES (2)")
+            with pytest.raises(asyncpg.DivisionByZeroError):
+                await tx.execute("SELECT 1 / 0")
+    assert await pool.fetchval("SELECT count(*) FROM t") == 0
+
+
+async def test_b30_what_travels_with_commit_makes_no_round_trip(
+    postgres_dsn: str, make_pool: MakePool
+) -> None:
+    """PostgreSQL is asked once for all of it."""
+    asked: list[str] = []
+    pool = make_pool(postgres_dsn, min_size=1)
+    async with pool.transaction() as tx:
+        log = lambda record: asked.append(record.query)  # noqa: E731
+        tx._borrow.session.raw.add_query_logger(log)  # type: ignore[union-attr]
+        tx.send_with_commit("SELECT 1")
+        tx.send_with_commit("SELECT 2")
+        await tx.execute("SELECT 0")
+    await asyncio.sleep(0)  # a logger is called a turn of the loop later
+    assert asked == ["SELECT 0", "SELECT 1; SELECT 2; COMMIT"]
+
+
 async def test_b30_before_commit_is_inside(table: Pool) -> None:
     """What it writes commits with the rest; what it raises rolls all back."""
 

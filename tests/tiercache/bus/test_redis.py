@@ -16,7 +16,9 @@ from tests.contracts.bus import (
 )
 from tests.contracts.tier import load
 from tests.servers.redis import RedisServer
-from tiercache.bus.redis import RedisBus
+from tiercache._redis.link import Link
+from tiercache.bus.base import Listener
+from tiercache.bus.redis import PAUSE, RedisBus
 from tiercache.errors import TierError
 from tiercache.tiers.base import Ask
 from tiercache.tiers.redis import RedisTier
@@ -177,3 +179,36 @@ async def test_the_stream_is_bounded(redis_url: str, redis_server: RedisServer) 
         await bus.publish([about("x")] * 1000)
     assert 10_000 <= redis_server.cli("XLEN", STREAM) < 10_200
     await bus.aclose()
+
+
+async def test_a_stream_of_events_is_read_at_intervals(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first event is heard at once; what comes right after it is read together."""
+    reads: list[bool] = []
+    pauses: list[float] = []
+    published = asyncio.Event()
+    sleep = asyncio.sleep
+    bus = bus_on(redis_url)
+    round_ = bus._round
+
+    async def counted(link: Link, listener: Listener) -> bool:
+        reads.append(await round_(link, listener))
+        return reads[-1]
+
+    async def until_published(seconds: float) -> None:
+        pauses.append(seconds)
+        await (published.wait() if seconds == PAUSE else sleep(seconds))
+
+    monkeypatch.setattr(bus, "_round", counted)
+    async with joined(bus) as (_, recorder):
+        monkeypatch.setattr("tiercache.bus.redis.asyncio.sleep", until_published)
+        await bus.publish([about("first")])
+        await recorder.until(lambda: recorder.names == ["first"])
+        for n in range(5):
+            await bus.publish([about(str(n))])
+        published.set()
+        await recorder.until(lambda: len(recorder.names) == 6)
+        monkeypatch.undo()
+    assert reads.count(True) == 2
+    assert PAUSE in pauses

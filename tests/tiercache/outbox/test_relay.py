@@ -1,13 +1,15 @@
 """What has committed is carried out, whatever happens to the process that committed it."""
 
 import asyncio
+import itertools
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from poolkit import CommitUnknown, Pool
@@ -15,7 +17,9 @@ from poolkit.testing import FaultProxy
 from tests.servers.redis import RedisServer
 from tests.waiting import until
 from tiercache import Cache, DatabaseTier, MemoryTier, RedisTier
-from tiercache.outbox import Relay
+from tiercache.callers import Caller
+from tiercache.invalidation import Change
+from tiercache.outbox import Deed, OutboxTable, Receipt, Relay
 
 
 @pytest.fixture
@@ -176,6 +180,7 @@ async def test_redis_is_down_at_the_commit(
         async with pool.transaction() as tx:
             await tx.execute("UPDATE users SET name = 'new'")
             await writer.invalidate("k")
+        assert not writer._parts.relay._done  # those are deleted a moment later
         assert await writer.get_or_load("k", load) == "new"
         assert await rows(pool) == ['{"k":["k"]}']
         private_redis.resume()
@@ -300,6 +305,73 @@ async def test_the_tiers_own_database(pool: Pool, make_cache: Callable[..., Cach
         assert await pool.fetchval("SELECT count(*) FROM mine_outbox") in (0, 1)
 
 
+async def test_commits_of_one_moment_are_carried_out_together(
+    redis_url: str, make_cache: Callable[..., Cache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first goes at once, the others with each other; each waits until it is done."""
+    cache = make_cache(MemoryTier(), RedisTier(redis_url), name="app")
+    async with cache:
+        await cache.set_many({f"k{n}": n for n in range(10)})
+        before = cache.stats().invalidations
+        relay, passes = cache._parts.relay, []
+        run = relay._invalidation.run_merged
+
+        async def recorded(change: Change, caller: Caller, number: int) -> bool:
+            passes.append(number)
+            return await run(change, caller, number)
+
+        monkeypatch.setattr(relay._invalidation, "run_merged", recorded)
+
+        async def carry(number: int) -> None:
+            deed = Deed(Change((f"k{number}",), origin="outbox"))
+            await relay.carry([deed], None, known=True)
+            assert await cache.get(f"k{number}") is None
+
+        await asyncio.gather(*map(carry, range(10)))
+        assert passes == [1, 9]
+        assert cache.stats().invalidations - before == 10
+
+
+async def test_one_that_is_refused_keeps_nobody_else_waiting(
+    redis_url: str, make_cache: Callable[..., Cache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What went together and failed with every tier there is done again one by one."""
+    cache = make_cache(MemoryTier(), RedisTier(redis_url), name="app")
+
+    async def refused(change: Change, caller: Caller, number: int) -> bool:
+        return "bad" not in change.keys
+
+    async with cache:
+        relay = cache._parts.relay
+        monkeypatch.setattr(relay._invalidation, "run_merged", refused)
+        changes = [Change((key,), origin="outbox") for key in ("a", "bad", "b")]
+        assert await relay._pass(changes) == [True, False, True]
+
+
+async def test_rows_are_deleted_together(
+    pool: Pool, redis_url: str, make_cache: Callable[..., Cache], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one statement, a while after they were carried out; at the latest when closing."""
+    monkeypatch.setattr("tiercache.outbox.relay.DELETE_AFTER", 600.0)
+    monkeypatch.setattr("tiercache.outbox.relay.RELAY_AFTER", 600.0)
+    cache = make_cache(MemoryTier(), RedisTier(redis_url), name="app", outbox=pool)
+    deleted: list[int] = []
+    delete = OutboxTable.delete
+
+    async def recorded(self: OutboxTable, ids: Sequence[int]) -> None:
+        deleted.append(len(ids))
+        await delete(self, ids)
+
+    monkeypatch.setattr(OutboxTable, "delete", recorded)
+    async with cache:
+        for number in range(5):
+            async with pool.transaction():
+                await cache.invalidate(f"k{number}")
+        assert len(await rows(pool)) == 5
+    assert deleted == [5]
+    assert await rows(pool) == []
+
+
 # -- a commit of unknown outcome, on PostgreSQL ---------------------------------------------------
 
 
@@ -411,7 +483,7 @@ async def test_an_unknown_commit_that_lands_late(
         await until(lambda: _empty(direct))
 
 
-async def _is(load: Callable[[], Any], value: str) -> bool:
+async def _is(load: Callable[[], Any], value: object) -> bool:
     return bool(await load() == value)
 
 
@@ -426,7 +498,7 @@ async def test_an_unknown_commit_that_did_not_take_place(
         await _commit_lost(direct, through, cache, proxy)
         await until(lambda: not cache._parts.recovery.covers("k", ()))
         assert await direct.fetchval("SELECT name FROM users") == "old"
-        assert await rows(direct) == []
+        assert await rows(direct) == ["{}"]  # in the place of the row that must not come any more
 
 
 async def test_an_event_waits_until_its_commit_is_known(
@@ -486,3 +558,47 @@ async def test_an_event_of_which_nobody_can_ask(
         assert await cache.get("user:1") is None
         assert here == []
         assert "event 'renamed' is not delivered" in caplog.text
+
+
+async def test_a_commit_that_was_given_up_cannot_take_place(
+    postgres_dsn: str, make_cache: Callable[..., Cache]
+) -> None:
+    """Once somebody was told that a transaction did not commit, the server refuses its COMMIT."""
+    async with Pool(postgres_dsn) as pool:
+        await pool.execute("CREATE TABLE users (id int)")
+        table = make_cache(RedisTier("redis://x"), name="app", outbox=pool)._life.settings.outboxes[
+            0
+        ]
+        await table.prepare()
+        with pytest.raises(asyncpg.UniqueViolationError):
+            async with pool.transaction() as tx:
+                await tx.execute("INSERT INTO users VALUES (1)")
+                receipt = await table.insert(tx, "me", itertools.count(1 << 62), ["{}"])
+                assert await table.fate("me", receipt) == "aborted"
+        assert await pool.fetchval("SELECT count(*) FROM users") == 0
+        assert await table.take("me", 1.0, 10) == []  # the place is kept for a while
+        async with pool.transaction() as tx:
+            committed = await table.insert(tx, "me", itertools.count(1), ['{"k":["it\'s \\"]}'])
+        assert await table.fate("me", committed) == "committed"
+        assert "it's \\" in (await rows(pool))[0]
+        await table.aclose()
+
+
+async def test_the_fate_of_a_commit_under_way_is_waited_for(
+    postgres_dsn: str, make_cache: Callable[..., Cache]
+) -> None:
+    """As long as the server is at it nobody says how it ends."""
+    async with Pool(postgres_dsn) as pool:
+        table = make_cache(RedisTier("redis://x"), name="app", outbox=pool)._life.settings.outboxes[
+            0
+        ]
+        await table.prepare()
+        async with pool.transaction() as tx:
+            rowed = "INSERT INTO tiercache_outbox (id, namespace, body) OVERRIDING SYSTEM VALUE"
+            await tx.execute(f"{rowed} VALUES (5, 'app', '{{}}')")
+            asking = asyncio.create_task(table.fate("me", Receipt(table, (5,))))
+            waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            await until(lambda: _is(lambda: pool.fetchval(waits), 1))
+            assert not asking.done()
+        assert await asking == "committed"
+        await table.aclose()
