@@ -31,8 +31,31 @@ from tiercache.stats import Counters
 from tiercache.writing import Writing
 
 
+class Parts(Protocol):
+    """A cache as it is at present."""
+
+    @property
+    def engine(self) -> Engine:
+        """Answers the calls."""
+        ...
+
+    @property
+    def task_caller(self) -> Caller:
+        """How a task reaches it."""
+        ...
+
+    @property
+    def thread_caller(self) -> Caller:
+        """How a thread reaches it."""
+        ...
+
+
 class Host(Protocol):
     """What a decorated function needs of its cache."""
+
+    def present(self) -> Parts:
+        """Return its parts; in the child of a fork its own."""
+        ...
 
     @property
     def engine(self) -> Engine:
@@ -212,9 +235,10 @@ class Definition:
 
     async def _slow_async(self, arguments: dict[str, Any]) -> Any:
         host = self.host()
+        parts = host.present()
+        engine, caller = parts.engine, parts.task_caller
         if host.opening:
-            await host.settle(host.task_caller)
-        engine, caller = host.engine, host.task_caller
+            await host.settle(caller)
         call = self.call(arguments, host)
         flight = None
         if not self._looks_closely and not engine.is_disturbed():
@@ -238,21 +262,22 @@ class Definition:
 
     def _slow(self, arguments: dict[str, Any]) -> Any:
         host = self.host()
+        parts = host.present()
+        engine, caller = parts.engine, parts.thread_caller
         if host.opening:
-            drive(host.settle(host.thread_caller))
-        engine = host.engine
+            drive(host.settle(caller))
         call = self.call(arguments, host)
         flight = None
         if not self._looks_closely and not engine.is_disturbed():
             flight = engine.local.lead(call.key, call.tags)
         if flight is None:
-            return drive(engine.read(call, host.thread_caller))
+            return drive(engine.read(call, caller))
         direct = self._direct
         if direct is None:
-            found = drive(engine.glimpse(call, flight, host.thread_caller))
+            found = drive(engine.glimpse(call, flight, caller))
             if isinstance(found, Outcome):
                 return _hit(call, found)
-            return drive(engine.follow(call, flight, found, host.thread_caller))
+            return drive(engine.follow(call, flight, found, caller))
         return direct.run(flight, call, self._awaited)
 
     def _awaited(self, value: Any) -> Any:

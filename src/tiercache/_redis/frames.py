@@ -36,6 +36,7 @@ _COUNT: Final = struct.Struct(">H")
 _LENGTH: Final = struct.Struct(">I")
 _IDENTITY: Final = slice(1, 1 + 2 * TOKEN)
 _LIFE: Final = slice(1 + TOKEN, 1 + 3 * TOKEN)
+_RUN_AT: Final = 1 + TOKEN
 _TAGS_AT: Final = 1 + 3 * TOKEN
 
 
@@ -97,12 +98,22 @@ def value(
     return b"".join((VALUE, token, run, generation, _section(tags.items()), payload))
 
 
+def expected(run: bytes, generation: bytes, tags: Mapping[str, bytes]) -> bytes:
+    """Return what follows the token of a value that is readable with exactly these tags."""
+    return run + generation + (_section(tags.items()) if tags else _NO_TAGS)
+
+
+def payload(raw: bytes, wanted: bytes) -> bytes | None:
+    """Return the payload of a value if what was `expected` follows its token."""
+    if raw.startswith(VALUE) and raw.startswith(wanted, _RUN_AT):
+        return raw[_RUN_AT + len(wanted) :]
+    return None
+
+
 def read(raw: bytes, run: bytes, generation: bytes, tags: Mapping[str, bytes]) -> Value | None:
     """Return the value if exactly these tags with these tokens make it readable."""
-    section = _section(tags.items()) if tags else _NO_TAGS
-    if raw[:1] != VALUE or raw[_LIFE] != run + generation or not raw.startswith(section, _TAGS_AT):
-        return None
-    return Value(raw[1 : 1 + TOKEN], tuple(tags.items()), raw[_TAGS_AT + len(section) :])
+    found = payload(raw, expected(run, generation, tags))
+    return None if found is None else Value(raw[1:_RUN_AT], tuple(tags.items()), found)
 
 
 def parse(raw: bytes, run: bytes, generation: bytes) -> Value | None:

@@ -109,30 +109,41 @@ class RedisTier:
         answer = await self._call([(b"MGET", *keys)], "read")
         [[generation, *found]] = answer.replies
         if generation is None:
-            self._note_useless(slots, found, [None] * len(asks))
+            for slot, raw in zip(slots, found, strict=False):
+                self._note_useless(slot, raw)
             return [None] * len(asks)
-        tokens = _known(tags, found[len(slots) :])
+        run, life = answer.run, answer.run + generation
+        plain = frames.expected(run, generation, _UNTAGGED)
+        tokens = _known(tags, found[len(slots) :]) if tags else _UNTAGGED
         results: list[Stored | None] = []
         unnamed: list[tuple[int, frames.Value]] = []
-        for ask, raw in zip(asks, found, strict=False):
-            value = None
+        for ask, slot, raw in zip(asks, slots, found, strict=False):
+            stored = None
             if raw is not None:
                 if ask.tags is None:
-                    value = frames.parse(raw, answer.run, generation)
+                    value = frames.parse(raw, run, generation)
                     if value is not None and value.tags:
                         unnamed.append((len(results), value))
-                        value = None
+                        results.append(None)
+                        continue
+                    stored = value and _stored(ask.key, value, life)
                 elif not ask.tags:
-                    value = frames.read(raw, answer.run, generation, _UNTAGGED)
+                    payload = frames.payload(raw, plain)
+                    if payload is not None:
+                        stored = Stored(payload, Basis(ask.key, raw[1 : 1 + SIZE], (), life))
                 elif all(tag in tokens for tag in ask.tags):
-                    asked = {tag: tokens[tag] for tag in ask.tags}
-                    value = frames.read(raw, answer.run, generation, asked)
-            results.append(value and _stored(ask.key, value, answer.run, generation))
+                    value = frames.read(raw, run, generation, {t: tokens[t] for t in ask.tags})
+                    stored = value and _stored(ask.key, value, life)
+                if stored is None:
+                    self._note_useless(slot, raw)
+            results.append(stored)
         if unnamed:
-            for place in await self._current(unnamed):
-                index, value = unnamed[place]
-                results[index] = _stored(asks[index].key, value, answer.run, generation)
-        self._note_useless(slots, found, results)
+            current = set(await self._current(unnamed))
+            for place, (index, value) in enumerate(unnamed):
+                if place in current:
+                    results[index] = _stored(asks[index].key, value, life)
+                else:
+                    self._note_useless(slots[index], found[index])
         return results
 
     async def lease(
@@ -304,18 +315,12 @@ class RedisTier:
             for fill, reply in zip(fills, answer.replies, strict=False)
         ]
 
-    def _note_useless(
-        self,
-        slots: Sequence[bytes],
-        found: Sequence[bytes | None],
-        results: Sequence[Stored | None],
-    ) -> None:
-        """Remember the values that were found and not returned."""
-        if len(self._useless) > _REMEMBERED:
-            self._useless.clear()
-        for slot, raw, result in zip(slots, found, results, strict=False):
-            if raw is not None and result is None and frames.held(raw) is None:
-                self._useless[slot] = raw[1 : 1 + 2 * SIZE]
+    def _note_useless(self, slot: bytes, raw: bytes | None) -> None:
+        """Remember a value that was found and is readable by nobody."""
+        if raw is not None and frames.held(raw) is None:
+            if len(self._useless) > _REMEMBERED:
+                self._useless.clear()
+            self._useless[slot] = raw[1 : 1 + 2 * SIZE]
 
     def _make(self, tags: Iterable[str], life: bytes) -> list[Command]:
         """Return the commands that make missing tokens: the generation's, then each tag's."""
@@ -336,8 +341,8 @@ class RedisTier:
             await self._call([(b"UNLINK", *keys)], operation)
 
 
-def _stored(key: str, value: frames.Value, run: bytes, generation: bytes) -> Stored:
-    return Stored(value.payload, Basis(key, value.token, value.tags, run + generation))
+def _stored(key: str, value: frames.Value, life: bytes) -> Stored:
+    return Stored(value.payload, Basis(key, value.token, value.tags, life))
 
 
 def _leased(reply: Sequence[Any]) -> Leased:
