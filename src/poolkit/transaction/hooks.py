@@ -5,20 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from inspect import isawaitable
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from poolkit.transaction.passengers import Passengers
 
 logger = logging.getLogger("poolkit")
 
 Hook = Callable[[], object]
 """A function without arguments; what it returns is awaited if it can be."""
-
-
-class Passenger(NamedTuple):
-    """A statement that is sent together with COMMIT."""
-
-    sql: str
-    refused: Callable[[Exception], None] | None
-    """Hears the error with which the server has rolled back instead."""
 
 
 class Hooks:
@@ -28,7 +22,7 @@ class Hooks:
 
     def __init__(self) -> None:
         self.before: list[Hook] = []
-        self.along: list[Passenger] = []
+        self.along = Passengers()
         self.committed: list[tuple[Hook, bool]] = []
         """Each with whether it is also owed to an unknown end."""
         self.rolled_back: list[tuple[Hook, bool]] = []
@@ -37,7 +31,7 @@ class Hooks:
     def take_over(self, released: Hooks) -> None:
         """Add those of a savepoint that was released."""
         self.before += released.before
-        self.along += released.along
+        self.along.take_over(released.along)
         self.committed += released.committed
         self.rolled_back += released.rolled_back
 

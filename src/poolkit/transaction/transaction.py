@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from poolkit.driver import Begin
 from poolkit.errors import CommitRolledBack, CommitUnknown, ConnectionLost, TransactionError
-from poolkit.transaction.hooks import Hook, Hooks, Passenger, run_hooks
+from poolkit.transaction.hooks import Hook, Hooks, run_hooks
 from poolkit.transaction.states import ALLOWED, REFUSALS, State, Step, begin_options
 from poolkit.transaction.steadfast import Steadfast
 
 if TYPE_CHECKING:
     from poolkit._statements import Borrow
-    from poolkit.driver import Row, Session
+    from poolkit.driver import Row
     from poolkit.telemetry.observer import Outcome, TransactionScope
 
 _current: ContextVar[Transaction | None] = ContextVar("poolkit_transaction", default=None)
@@ -188,7 +188,7 @@ class Transaction:
         savepoint it was registered in is rolled back.
         """
         self._use()
-        self._hooks.along.append(Passenger(sql, refused))
+        self._hooks.along.add(sql, refused)
 
     def on_commit(self, fn: Hook, *, unknown: bool = False) -> None:
         """Call ``fn()`` after the commit, once the connection is back in the pool.
@@ -299,8 +299,7 @@ class Transaction:
                 borrow.session  # noqa: B018  void if the connection was given back in the block
                 if self._hooks.before:
                     await self._hooks.run_before()
-                if self._hooks.along and _commit_with(borrow.session) is None:
-                    await self._send_ahead(borrow.session)
+                await self._hooks.along.send_ahead(borrow.session)
             except BaseException as failure:  # noqa: BLE001  it is raised when all is in order
                 error = failure
             else:
@@ -320,7 +319,7 @@ class Transaction:
     async def _commit(self, borrow: Borrow) -> _End:
         """Commit and see it through; raises nothing."""
         session, host = borrow.session, borrow.host
-        work = self._committing(session)
+        work = self._hooks.along.commit(session)
         commit = Steadfast(work, host.config.housekeeping_timeout, session.abort)
         try:
             if await commit:
@@ -334,7 +333,7 @@ class Transaction:
         except Exception as failure:  # noqa: BLE001  it is raised when all is in order
             host.heed(borrow.slot, failure)
             if _outcome_is_known(failure):
-                self._refuse_passengers(failure)
+                self._hooks.along.refuse(failure)
                 return _End("rollback", commit.cancelled or failure)
             session.abort()
             error = CommitUnknown(
@@ -348,27 +347,6 @@ class Transaction:
             session.abort()
             return _End("unknown", commit.cancelled or stopped)
         return _End("rollback", commit.cancelled or error)
-
-    def _committing(self, session: Session) -> Awaitable[bool]:
-        along = self._hooks.along
-        commit_with = _commit_with(session) if along else None
-        if commit_with is None:
-            return session.commit()
-        return commit_with("; ".join(each.sql for each in along))
-
-    async def _send_ahead(self, session: Session) -> None:
-        """Send what cannot be sent together with COMMIT."""
-        try:
-            for each in self._hooks.along:
-                await session.execute(each.sql, (), None)
-        except Exception as failure:
-            self._refuse_passengers(failure)
-            raise
-
-    def _refuse_passengers(self, failure: Exception) -> None:
-        for each in self._hooks.along:
-            if each.refused is not None:
-                each.refused(failure)
 
     async def _roll_back(self, borrow: Borrow) -> None:
         session = borrow.session
@@ -482,12 +460,6 @@ _STATES = {
     "rollback": State.ROLLED_BACK,
     "unknown": State.UNKNOWN,
 }
-
-
-def _commit_with(session: Session) -> Callable[[str], Awaitable[bool]] | None:
-    # Not isinstance: to ask a protocol takes as long as half a statement (Python 3.11).
-    found: Callable[[str], Awaitable[bool]] | None = getattr(session, "commit_with", None)
-    return found
 
 
 def _outcome_is_known(failure: BaseException) -> bool:

@@ -96,7 +96,8 @@ class Relay:
         plain = letters.merged(deed.change for deed in deeds if deed.act is None)
         if plain is not None:
             with self._invalidation.observed(plain):
-                [complete] = await self._passes.ask([plain])
+                names = len(plain.keys) + len(plain.tags) + plain.everything
+                [complete] = await self._passes.ask([plain], names)
         for deed in deeds:
             if deed.act is not None:
                 complete = await deed.act(known) and complete

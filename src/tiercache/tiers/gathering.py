@@ -154,6 +154,11 @@ class Gathering(Generic[A, R]):
                 if not future.done():
                     future.set_exception(_copy(error) if at else error)
             return
+        except Exception as error:  # noqa: BLE001 - whatever it is, they wait for an answer
+            for _, future in requests:
+                if not future.done():
+                    future.set_exception(error)
+            return
         at = 0
         for its, future in requests:
             end = at + len(its)

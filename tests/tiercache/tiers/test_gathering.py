@@ -189,6 +189,18 @@ async def test_a_refusal_is_his_whose_it_is() -> None:
     assert found[2] == ["C"]
 
 
+async def test_what_nobody_expected_reaches_all_who_asked() -> None:
+    """Any other error is everybody's; nobody is left waiting, or cancelled for it."""
+
+    async def act(items: Sequence[str]) -> list[str]:
+        await asyncio.sleep(0)
+        raise ZeroDivisionError
+
+    gathering = Gathering(act)
+    found = await outcomes(*(gathering.ask([name]) for name in "abc"))
+    assert [type(error) for error in found] == [ZeroDivisionError] * 3
+
+
 async def test_a_refusal_of_one_request_is_not_repeated() -> None:
     """Alone, it is refused once."""
     tape = Tape()
