@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 HEARTBEAT: Final = 0.5
 """Seconds that a read waits for events before it proves anew that the stream is the same one."""
 
-PAUSE: Final = 0.01
+PAUSE: Final = 0.003
 """Seconds between a read that brought events and the next one. The first event after a while is
-heard at once; of a stream of them a hundred reads a second bring as many as there are, and each
+heard at once; of a stream of them three hundred reads a second bring as many as there are, and each
 costs more than what it brings (measured: a third of a process that does nothing but write)."""
 
 FIRST_DELAY: Final = 0.1
