@@ -26,7 +26,7 @@ from tiercache.bus.base import Listener, hand_on
 if TYPE_CHECKING:
     from poolkit.driver import SyncFace
 
-LOOK_EVERY: Final = 0.02
+LOOK_EVERY: Final = 0.022
 """Seconds between two looks; half of it is the usual delay of an event."""
 
 YOUNG: Final = 2.0
