@@ -25,7 +25,7 @@ from tiercache.keys import (
     key_of_scalars,
     versioned,
 )
-from tiercache.loading import Call, Direct, KeyCall, Loader
+from tiercache.loading import Call, KeyCall, Loader
 from tiercache.policy import CachePolicy, PolicyOptions
 from tiercache.stats import Counters
 from tiercache.writing import Writing
@@ -136,7 +136,6 @@ class Definition:
         self._cache: Host | None = None
         self._host = host
         self._engine: Engine | None = None
-        self._direct: Direct | None = None
         self.names_slots = False
         """Whether its hot path looks into memory by itself."""
         self._looks_closely = True
@@ -213,7 +212,6 @@ class Definition:
         self._engine = host.engine
         self._looks_closely = host.engine.looks_closely(self._policy)
         self.names_slots = host.engine.names_slots
-        self._direct = host.engine.direct(self._policy, self.counters)
         host.adopt(self, self.counters)
         host.connect(self.hot, self.counters, self._policy)
 
@@ -245,7 +243,7 @@ class Definition:
             flight = engine.local.lead(call.key, call.tags)
         if flight is None:
             return await engine.read(call, caller)
-        direct = self._direct
+        direct = engine.direct
         if direct is None:
             found = await engine.glimpse(call, flight, caller)
             if isinstance(found, Outcome):
@@ -257,7 +255,7 @@ class Definition:
         outcome = engine.outcome(flight)
         if outcome is None:
             return await engine.read(call, caller)
-        self.counters.misses += 1
+        call.counters.misses += 1
         return outcome.value
 
     def _slow(self, arguments: dict[str, Any]) -> Any:
@@ -272,7 +270,7 @@ class Definition:
             flight = engine.local.lead(call.key, call.tags)
         if flight is None:
             return drive(engine.read(call, caller))
-        direct = self._direct
+        direct = engine.direct
         if direct is None:
             found = drive(engine.glimpse(call, flight, caller))
             if isinstance(found, Outcome):

@@ -18,7 +18,7 @@ from tiercache.engine.private import PrivateReading
 from tiercache.entry import MISSING, Entry, Slot
 from tiercache.errors import CacheClosed, CodecError, LoadCycle, PolicyError
 from tiercache.invalidation import Invalidation
-from tiercache.loading import Call, Direct, Glimpse, Item, Loader, Loading, copier, late
+from tiercache.loading import Call, Glimpse, Item, Loader, Loading, copier, late
 from tiercache.local import Local
 from tiercache.outbox import Outbox
 from tiercache.policy import CachePolicy
@@ -61,6 +61,7 @@ class Engine:
         self.closed = False
         self._loading = loading
         self.glimpse = loading.glimpse
+        self.direct = loading.direct
         self._peeking = Peeking(local, loading, clock, observer)
         self._private = PrivateReading(self.peek, observer)
 
@@ -75,12 +76,6 @@ class Engine:
         """Whether reads under this policy have to go through `read`."""
         waits = policy.soft_timeout is not None or policy.hard_timeout is not None
         return waits or policy.strict or policy.copy != "none" or self.observer.sees_hits
-
-    def direct(self, policy: CachePolicy, counters: Counters) -> Direct | None:
-        """Return what loads for a function where memory is the only tier."""
-        if self.tiers or self.local.tier is None:
-            return None
-        return self._loading.direct(policy, counters)
 
     def is_disturbed(self) -> bool:
         """Whether a read has to look closer: it may be bypassed, private, or watched."""

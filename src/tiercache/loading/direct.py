@@ -11,50 +11,30 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from math import inf
 from random import random
 from types import NoneType
 from typing import Any, Final
 
 from tiercache._flight import Flight, Outcome, current_load
-from tiercache.entry import FOREVER, MISSING, Slot
+from tiercache.entry import MISSING, Slot
 from tiercache.loading.item import Call
 from tiercache.local import Local
-from tiercache.policy import CachePolicy
-from tiercache.stats import Counters
 
 _VALUES: Final = frozenset({NoneType, bool, int, float, str, bytes, list, tuple, dict, set})
 """What nobody can await; for anything else it is looked up."""
 
 
 class Direct:
-    """The misses of one function, in a cache that has memory alone.
+    """The misses of a cache that has memory alone.
 
     ``vouched`` is for how many seconds after its loader call an entry needs no bus to vouch for it;
     infinite where there is no bus.
     """
 
-    __slots__ = (
-        "_cache_if",
-        "_counters",
-        "_jitter",
-        "_local",
-        "_refresh_ahead",
-        "_stale_for",
-        "_ttl",
-        "_vouched",
-    )
+    __slots__ = ("_local", "_vouched")
 
-    def __init__(
-        self, local: Local, policy: CachePolicy, counters: Counters, vouched: float
-    ) -> None:
+    def __init__(self, local: Local, vouched: float) -> None:
         self._local = local
-        self._counters = counters
-        self._ttl = inf if policy.ttl is None else policy.ttl
-        self._jitter = policy.jitter
-        self._stale_for = policy.stale_for
-        self._refresh_ahead = policy.refresh_ahead
-        self._cache_if = policy.cache_if
         self._vouched = vouched
 
     def run(self, flight: Flight, call: Call, awaited: Callable[[Any], Any]) -> Any:
@@ -67,7 +47,7 @@ class Direct:
         load.occupy()
         outer = load.nest()
         token = current_load.set(load)
-        counters = self._counters
+        counters = call.counters
         counters.loads += 1
         try:
             try:
@@ -94,7 +74,7 @@ class Direct:
     async def carry(self, flight: Flight, call: Call) -> None:
         """Do the same in a task of its own, for an async function."""
         current_load.set(flight.load)  # the task ends with the load, and its context with the task
-        counters = self._counters
+        counters = call.counters
         counters.loads += 1
         try:
             try:
@@ -110,30 +90,21 @@ class Direct:
             raise
 
     def _land(self, flight: Flight, value: Any, call: Call) -> None:
-        cache_if = self._cache_if
-        if value is MISSING or (cache_if is not None and not cache_if(value)):
+        policy = call.policy
+        if value is MISSING or (policy.cache_if is not None and not policy.cache_if(value)):
             self._local.land(flight, Outcome(value))
             return
         began = flight.began  # the entry's time begins when the flight did
-        ttl = self._ttl
-        if ttl == inf:
-            expires = refresh_at = stale_until = FOREVER
-        else:
-            if self._jitter:
-                ttl *= 1.0 - self._jitter * random()  # noqa: S311 - jitter, not secrecy
-            refresh_at = expires = stale_until = began + ttl
-            if self._refresh_ahead is not None:
-                refresh_at = began + ttl * self._refresh_ahead
-            if self._stale_for:
-                stale_until = expires + self._stale_for
+        luck = random() if policy.jitter else 0.0  # noqa: S311 - jitter, not secrecy
+        times = policy.times(began, luck)
         slot = Slot(
             flight.key,
             value,
-            refresh_at=refresh_at,
-            expires=expires,
-            stale_until=stale_until,
+            refresh_at=times.refresh_at,
+            expires=times.expires,
+            stale_until=times.stale_until,
             tags=flight.tags or (),
             marks=flight.marks,
-            trusted_until=FOREVER if self._vouched == inf else began + self._vouched,
+            trusted_until=began + self._vouched,
         )
         self._local.bring(flight, slot, Outcome(value), call.name_slot)

@@ -21,7 +21,6 @@ from tiercache.loading.item import UNANSWERED, Call, Glimpse, Item, Loader
 from tiercache.loading.looking import Looking
 from tiercache.local import Local
 from tiercache.policy import CachePolicy
-from tiercache.stats import Counters
 from tiercache.telemetry.observer import Lookup, Observer, Reason
 from tiercache.tiers.base import Ask, Basis, Fill, Filled
 from tiercache.tiers.guarded import GuardedTier
@@ -292,9 +291,12 @@ class Loading:
             if self._local.fill(item.flight, slot):
                 call.name_slot(slot)
 
-    def direct(self, policy: CachePolicy, counters: Counters) -> Direct:
-        """Return the short way of a function's misses, for a cache with memory alone."""
-        return Direct(self._local, policy, counters, self._bus_timeout)
+    @property
+    def direct(self) -> Direct | None:
+        """The short way of a miss, where memory is the only tier."""
+        if self.tiers or self._local.tier is None:
+            return None
+        return Direct(self._local, self._bus_timeout)
 
     def slot(self, key: str, entry: Entry, policy: CachePolicy, *, started: float | None) -> Slot:
         """Return the entry as L1 holds it: on the monotonic clock, with the time that is left.
