@@ -49,10 +49,13 @@ class Recovery:
 
     def covers(self, key: str, tags: Iterable[str] | None) -> bool:
         """Whether the key or one of its tags waits; with unknown tags, whether any tag does."""
-        if not (self._keys or self._tags or self._everything or self._held):
-            return False  # as it mostly is
-        if self._held and any(_names(held, key, tags) for held in self._held.values()):
+        # In this order, because a thread may look between two steps of another: what is held becomes
+        # a key or tag before it is let go.
+        held = self._held
+        if held and any(_names(each, key, tags) for each in held.values()):
             return True
+        if not (self._keys or self._tags or self._everything):
+            return False  # as it mostly is
         if self._everything or key in self._keys:
             return True
         if tags is None:
