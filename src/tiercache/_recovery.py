@@ -49,8 +49,8 @@ class Recovery:
 
     def covers(self, key: str, tags: Iterable[str] | None) -> bool:
         """Whether the key or one of its tags waits; with unknown tags, whether any tag does."""
-        # In this order, because a thread may look between two steps of another: what is held becomes
-        # a key or tag before it is let go.
+        # In this order, because a thread may look between two steps of another: what is held
+        # becomes a key or tag before it is let go.
         held = self._held
         if held and any(_names(each, key, tags) for each in held.values()):
             return True

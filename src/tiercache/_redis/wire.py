@@ -181,6 +181,8 @@ class Wire(asyncio.Protocol):
                     calls.popleft()
                     self.load -= len(call.commands)
                     self._answer(call)
+                    if self._closed:  # given up with what it has just said
+                        return
         except Exception as error:  # noqa: BLE001 - bytes that are no replies, or replies to nothing
             broken = ConnectionLost(f"it speaks another protocol: {type(error).__name__}: {error}")
             broken.__cause__ = error
