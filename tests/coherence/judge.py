@@ -82,20 +82,27 @@ class Verdict:
 class Bounds:
     """For one reader: from when on which version is the oldest that it may get."""
 
-    def __init__(self, binding: Iterable[tuple[int, int]]) -> None:
+    def __init__(self, binding: Iterable[tuple[int, int, str]]) -> None:
         self._times: list[int] = []
         self._versions: list[int] = []
+        self._whys: list[str] = []
         oldest = -1
-        for time, version in sorted(binding):
+        for time, version, why in sorted(binding):
             if version > oldest:
                 oldest = version
                 self._times.append(time)
                 self._versions.append(version)
+                self._whys.append(why)
 
     def at(self, time: int) -> int:
         """Return the oldest version allowed to a read that began then."""
         place = bisect_right(self._times, time)
         return self._versions[place - 1] if place else -1
+
+    def why(self, time: int) -> str:
+        """Say since when, and by what, that version is the oldest."""
+        place = bisect_right(self._times, time) - 1
+        return f"{self._whys[place]} at {self._times[place] / 1e9:.6f}"
 
 
 class Judge:
@@ -159,27 +166,28 @@ class Judge:
 
     def _bounds(self, process: int, kind: int, key: int) -> Bounds:
         return Bounds(
-            (time, version)
-            for time, version in self._binding(process, kind, key)
+            (time, version, why)
+            for time, version, why in self._binding(process, kind, key)
             if version in self._committed[key] and (key, version) not in self._doubtful
         )
 
-    def _binding(self, process: int, kind: int, key: int) -> Iterable[tuple[int, int]]:
+    def _binding(self, process: int, kind: int, key: int) -> Iterable[tuple[int, int, str]]:
         whole = kind in WHOLE
         for version in self._committed[key]:
             named = (key, version)
             if whole and named in self._returned:
                 time, writer = self._returned[named]
                 if writer == process or kind == Kind.STRICT:
-                    yield time, version
+                    yield time, version, f"its block returned in process {writer}"
             if kind == Kind.SET and named in self._set:
                 continue
             if named in self._passed:
-                yield self._passed[named] + (self._timeout if whole else 0), version
+                late = self._timeout if whole else 0
+                yield self._passed[named] + late, version, "a pass reached everything, and time"
         if whole:
             for time, version in self._heard.get((process, key), ()):
                 if kind != Kind.SET or (key, version) not in self._set:
-                    yield time, version
+                    yield time, version, "its event was heard"
 
     def _check(self, process: int, record: Record, bounds: Bounds) -> None:
         kind, key, start, end, version = record
@@ -193,7 +201,8 @@ class Judge:
         elif settled and version != max(committed):
             self._violated("unsettled", process, record, f"the database has {max(committed)}")
         elif version < (oldest := bounds.at(start)):
-            self._violated("stale", process, record, f"not older than {oldest} was allowed")
+            why = f"{bounds.why(start)}; it came at {end / 1e9:.6f}"
+            self._violated("stale", process, record, f"not older than {oldest} was allowed ({why})")
 
     def _violated(self, what: str, process: int, record: Record, why: str) -> None:
         name = Kind(record.kind & ~SETTLED).name
