@@ -202,11 +202,12 @@ class Invalidation:
 
     def apply(self, event: Event) -> None:
         """Do to this process what an event of another says."""
-        self._void(event)
         if not event.complete:
             # Until this process has reached every tier itself: a complete invalidation of another
-            # may have begun before the one that was not.
+            # may have begun before the one that was not. Before anything is void: a load that
+            # begins between the two would bring back what a tier still holds.
             self.remember(event)
+        self._void(event)
         if event.keys or event.tags or event.everything:
             self._tally.invalidations["bus"] += 1
 

@@ -122,6 +122,8 @@ class Setting:
                         refused.add(basis.key)
                     if answer in (Filled.AWAITED, Filled.IN_VAIN):
                         awaited.add(basis.key)
+            if unreached:  # that tier may still hold the old value: go round it until it is gone
+                self._invalidation.remember(self.change)
             for key in self._entries:
                 self._fill_local(key, refused=key in refused)
         finally:
@@ -130,8 +132,6 @@ class Setting:
         complete = True
         if refused and committed:
             complete = await self._invalidation.run(Change(tuple(sorted(refused))), caller)
-        if unreached:  # that tier may still hold the old value: go round it until it is gone
-            self._invalidation.remember(self.change)
         await self._invalidation.tell(tuple(self._entries), caller, complete=not unreached)
         return complete and not unreached
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 
-from tests.coherence.sites import DEEP, SHARED, Site, Source, halt
+from tests.coherence.sites import DEEP, PATIENCE, SHARED, Site, Source, halt
 from tests.waiting import until
 from tiercache import Cache
+from tiercache._recovery import Recovery
 from tiercache.errors import TierError
+from tiercache.lease import Leases
+from tiercache.local import Local
+from tiercache.setting import Setting
 
 Invalidate = Callable[[Cache], Awaitable[object]]
 
@@ -288,6 +294,89 @@ async def test_an_incomplete_pass(place: Site, way: str) -> None:
         await until(partial(_is_whole, cache))
         assert await get(cache, source) == "new"
     assert await kept(place) in ("new", None)
+
+
+def refuse_redis(cache: Cache, *operations: str) -> None:
+    """Have Redis answer nothing but other operations of this cache."""
+
+    async def refuse(*arguments: object) -> None:
+        raise TierError("refused", tier="redis", operation="any", unavailable=False)
+
+    for operation in operations:
+        setattr(cache._parts.guarded[0], operation, refuse)
+
+
+STEPS = {
+    "remember": (Recovery, "add"),
+    "void": (Local, "void"),
+    "wake": (Leases, "invalidated"),
+    "set": (Setting, "_fill_local"),
+}
+
+
+def read_after(
+    step: str, cache: Cache, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """Read the row on this loop as soon as another thread has taken the step; return what came."""
+    found: list[str] = []
+    owner, name = STEPS[step]
+    does, loop, here = getattr(owner, name), asyncio.get_running_loop(), threading.get_ident()
+
+    def then_read(*arguments: Any, **options: Any) -> None:
+        does(*arguments, **options)
+        if threading.get_ident() != here:
+            monkeypatch.setattr(owner, name, does)
+            reading = asyncio.run_coroutine_threadsafe(get(cache, source), loop)
+            found.append(reading.result(PATIENCE))
+
+    monkeypatch.setattr(owner, name, then_read)
+    return found
+
+
+@by
+@pytest.mark.parametrize("plan", [DEEP[1]], indirect=True)
+@pytest.mark.parametrize("step", ["remember", "void", "wake"])
+async def test_a_load_while_an_incomplete_pass_is_heard_of(
+    place: Site, way: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between any two steps of hearing of it, a load brings back nothing from the tier below."""
+    here, there = await place.two()
+    source = Source()
+    assert await get(here, source) == await get(there, source) == "old"
+    for cache in (here, there):  # nor shall it be emptied later
+        refuse_redis(cache, "invalidate")
+    found = read_after(step, there, source, monkeypatch)
+    source.value = "new"
+    assert await WAYS[way](here) is False
+    await until(lambda: there._figures.tally.invalidations["bus"])
+    assert found
+    assert await get(there, source) == "new"
+
+
+@pytest.mark.parametrize("plan", DEEP, indirect=True)
+@pytest.mark.parametrize("step", ["remember", "set"])
+async def test_a_load_while_a_set_misses_a_tier(
+    place: Site, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be set in Redis is gone round before L1 is without it."""
+    here, there = await place.two()
+    source = Source()
+    assert await get(here, source) == "old"
+    refuse_redis(here, "lease", "invalidate", "fill")
+    below, lower = here._parts.guarded[1], there._parts.guarded[1]
+    lease = below.lease
+
+    async def then_lose(*arguments: Any) -> Any:
+        answer = await lease(*arguments)
+        await lower.invalidate(("k",), ())
+        return answer
+
+    below.lease = then_lose  # type: ignore[method-assign, assignment]
+    found = read_after(step, here, source, monkeypatch)
+    source.value = "new"
+    await asyncio.to_thread(here.sync.set, "k", "new", tags=["t"])
+    assert found
+    assert await get(here, source) == "new"
 
 
 def _is_whole(cache: Cache) -> bool:

@@ -39,6 +39,10 @@ class Crowd(NamedTuple):
     writers: int = 0
 
 
+SWITCHES = (0.005, 1e-5)
+"""Seconds after which a thread may have to let another run. With the second, of half the trials,
+it is between any two steps."""
+
 BUSY, IDLE, LONE_WRITER = Crowd(6, 1, 1, 2, 2), Crowd(), Crowd(writers=1)
 
 
@@ -154,6 +158,7 @@ async def main() -> None:
     orders = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     plan = Plan.parse((await orders.readline()).decode())
+    sys.setswitchinterval(SWITCHES[plan.seed % len(SWITCHES)])
     logging.disable(logging.CRITICAL)  # what we do to it is what it would complain about
     try:
         await Worker(plan, int(sys.argv[1])).run(orders)
