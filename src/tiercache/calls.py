@@ -13,19 +13,8 @@ from tiercache.callers import Caller, drive
 from tiercache.codec import return_type
 from tiercache.engine import Engine
 from tiercache.entry import MISSING, Slot
-from tiercache.errors import KeyTemplateError
-from tiercache.keys import (
-    Template,
-    class_identity,
-    derived_key,
-    function_identity,
-    has_cache_key,
-    identity_token,
-    is_anonymous,
-    key_of_scalars,
-    versioned,
-)
 from tiercache.loading import Call, KeyCall, Loader
+from tiercache.naming import Naming
 from tiercache.policy import CachePolicy, PolicyOptions
 from tiercache.stats import Counters
 from tiercache.writing import Writing
@@ -125,10 +114,9 @@ class Definition:
         many: bool = False,
     ) -> None:
         self.function = function
-        self.identity = function_identity(function)
-        self.shown = self.identity.replace(":", ".")  # as `code.function.name` spells it
+        self.naming = naming = Naming(function, key=key, tags=tags, ignore=ignore, many=many)
+        self.shown = naming.identity.replace(":", ".")  # as `code.function.name` spells it
         self.is_async = inspect.iscoroutinefunction(function)
-        self.signature = inspect.signature(function)
         self.ttl = ttl
         self.options = options
         self.counters = Counters()
@@ -142,47 +130,14 @@ class Definition:
         """Whether its reads have to ask for more than a value that is there, or to be loaded."""
         self._policy = CachePolicy()
         self._type: Any = MISSING
-        self._many = many
-        parameters = list(self.signature.parameters)
-        self.instance = _instance_parameter(function, parameters)
-        names = parameters
-        if many:
-            self._batch_at, self.ids = _batch_parameter(self.identity, parameters, self.instance)
-            names = [*parameters, *_names_of_one(self.ids)]
-        self._ignored = _checked_ignore(ignore, parameters, self.identity)
-        self._named = tuple(name for name in parameters if name not in self._ignored)
-        self._is_anonymous = is_anonymous(function)
-        self._labels = (
-            None
-            if self.instance in self._named
-            else tuple((f"{name}=", name) for name in self._named)
-        )
-        self._key = (
-            None if key is None else Template(key, option="key", names=names, where=self.identity)
-        )
-        self._tags = tuple(
-            Template(tag, option="tags", names=names, where=self.identity)
-            for tag in texts(tags, "tags", self.identity)
-        )
         self.hot = Hot(
             function,
-            self.signature,
-            () if many else self._fields(),
+            naming.signature,
+            () if many else naming.fields(),
             self._slow_async if self.is_async else self._slow,
             is_async=self.is_async,
-            tags=len({tag.text for tag in self._tags}),
+            tags=naming.tags_at_most,
         )
-
-    def _fields(self) -> list[str]:
-        if self._key is None:
-            fields = list(self._named)
-            if self.instance in fields:
-                fields[fields.index(self.instance)] = f"{self.instance}.__cache_key__"
-        else:
-            fields = [field.expression for field in self._key.fields]
-        for tag in self._tags:
-            fields += [field.expression for field in tag.fields]
-        return list(dict.fromkeys(fields))
 
     # -- the cache ----------------------------------------------------------------------------
 
@@ -198,12 +153,7 @@ class Definition:
         """Become part of the cache: merge its policy, check that its tiers can take the key."""
         if host is None:
             host = self._host()
-        if host.shared and self._key is None and self._is_anonymous:
-            raise KeyTemplateError(
-                f"{self.identity} is a lambda or has free variables, so its name does not say what "
-                'it computes: give key="..." to share its results with other processes, or use a '
-                "cache with a memory tier alone"
-            )
+        self.naming.check(shared=host.shared)
         if self._cache is not None and self._cache is not host:
             self._past.add(self.counters)  # those stay with the cache they were counted for
             self.counters = Counters()
@@ -284,20 +234,23 @@ class Definition:
 
     def call(self, arguments: dict[str, Any], host: Host) -> Call:
         """Return the call with these bound arguments."""
-        return FunctionCall(self, self.key(arguments, host), self.tags(arguments), arguments)
+        naming = self.naming
+        key = naming.key(arguments, self._policy.version, shared=host.shared)
+        return FunctionCall(self, key, naming.tags(arguments), arguments)
 
     def calls(
         self, arguments: dict[str, Any], host: Host, caller: Caller
     ) -> tuple[list[Any], list[Call], Loader]:
         """Return the ids of a batch, a call for each, and what loads some of them."""
-        ids = list(dict.fromkeys(arguments[self.ids]))
+        naming, version, shared = self.naming, self._policy.version, host.shared
+        ids = list(dict.fromkeys(arguments[naming.ids]))
         calls: list[Call] = []
         for one in ids:
-            single = {**arguments, **dict.fromkeys((self.ids, *_names_of_one(self.ids)), one)}
+            single = naming.of_one(arguments, one)
             calls.append(
                 KeyCall(
-                    self.key(single, host),
-                    self.tags(single),
+                    naming.key(single, version, shared=shared),
+                    naming.tags(single),
                     self._policy,
                     self.counters,
                     loader=partial(self._load_one, arguments, one),
@@ -309,32 +262,26 @@ class Definition:
 
         async def load(wanted: Sequence[Call]) -> list[object]:
             asked = [ids_of[id(call)] for call in wanted]
-            found = await caller.call(self.hot.invoke, {**arguments, self.ids: asked})
+            found = await caller.call(self.hot.invoke, {**arguments, naming.ids: asked})
             return self._picked(found, asked)
 
         return ids, calls, load
 
     def one(self, arguments: Sequence[Any], keywords: dict[str, Any]) -> dict[str, Any]:
         """Bind a call; for a batch function, one with a single id where the ids stand."""
-        if not self._many:
-            return self.hot.bound(*arguments, **keywords)
-        positional = list(arguments)
-        if self.ids in keywords:
-            keywords = {**keywords, self.ids: (keywords[self.ids],)}
-        elif len(positional) > self._batch_at:
-            positional[self._batch_at] = (positional[self._batch_at],)
+        positional, keywords = self.naming.as_batch(arguments, keywords)
         return self.hot.bound(*positional, **keywords)
 
     def single(self, arguments: dict[str, Any], host: Host) -> Call:
         """Return the call of `one`'s arguments, with a loader of its own."""
-        if not self._many:
+        if not self.naming.many:
             return self.call(arguments, host)
         _, (call,), _ = self.calls(arguments, host, host.task_caller)
         return call
 
     def _load_one(self, arguments: dict[str, Any], one: Any) -> Any:
         """Call the batch loader for one id; an awaitable where it is async."""
-        found = self.hot.invoke({**arguments, self.ids: [one]})
+        found = self.hot.invoke({**arguments, self.naming.ids: [one]})
         if not self.is_async:
             return self._picked(found, [one])[0]
 
@@ -347,48 +294,16 @@ class Definition:
         """Return the values of the ids that were asked for, in their order."""
         if not isinstance(found, Mapping):
             raise TypeError(
-                f"{self.identity} returned {type(found).__name__}: the loader of cached_many "
-                "returns a dict {id: value}"
+                f"{self.naming.identity} returned {type(found).__name__}: the loader of "
+                "cached_many returns a dict {id: value}"
             )
         return [found.get(one, MISSING) for one in asked]
-
-    def key(self, arguments: dict[str, Any], host: Host) -> str:
-        """Return the text key of bound arguments."""
-        version = self._policy.version
-        if self._key is not None:
-            return versioned(self._key.render(arguments), version)
-        identity, shared = self.identity, host.shared
-        if self._is_anonymous and not shared:
-            identity = f"{identity}#{identity_token(self.function)}"
-        if self._labels is not None:
-            key = key_of_scalars(identity, version, self._labels, arguments)
-            if key is not None:
-                return key
-        if shared:
-            named = [(name, arguments[name]) for name in self._named]
-        else:
-            named = [(name, self._in_memory(name, arguments[name])) for name in self._named]
-        return derived_key(identity, version, named)
-
-    def _in_memory(self, name: str, value: object) -> object:
-        """Return what stands for an argument where only this process sees the key."""
-        if name == self.instance and not has_cache_key(value):
-            return identity_token(value)
-        if isinstance(value, type):  # also one that cannot be imported by its name
-            return f"{class_identity(value)}#{identity_token(value)}"
-        return value
-
-    def tags(self, arguments: dict[str, Any]) -> tuple[str, ...]:
-        """Return the tags of bound arguments, sorted, each once."""
-        if not self._tags:
-            return ()
-        return tuple(sorted({tag.render(arguments) for tag in self._tags}))
 
     def type(self) -> Any:
         """Return what the codec builds: the return annotation, resolved at first need."""
         if self._type is MISSING:
             annotation = return_type(self.function)
-            if self._many:
+            if self.naming.many:
                 annotation = (*get_args(annotation), Any, Any)[1]
             self._type = annotation
         return self._type
@@ -446,48 +361,3 @@ def _hit(call: Call, outcome: Outcome) -> object:
     assert outcome.level is not None
     call.counters.hit(outcome.level)
     return outcome.value
-
-
-def _instance_parameter(function: Callable[..., Any], parameters: Sequence[str]) -> str | None:
-    """Return the parameter that a method is bound through, for a function of a class body."""
-    path = getattr(function, "__qualname__", "").split(".")
-    in_class = len(path) > 1 and path[-2] != "<locals>"
-    return "self" if in_class and parameters[:1] == ["self"] else None
-
-
-def _batch_parameter(
-    where: str, parameters: Sequence[str], instance: str | None
-) -> tuple[int, str]:
-    at = 1 if instance is not None or parameters[:1] == ["cls"] else 0
-    if len(parameters) <= at:
-        raise KeyTemplateError(f"{where} takes no ids: cached_many wants a loader (ids, *args)")
-    return at, parameters[at]
-
-
-def _names_of_one(ids: str) -> tuple[str, ...]:
-    """Return the names under which one of the ids stands in a template."""
-    singular = ids[:-1] if ids.endswith("s") and len(ids) > 1 else ids
-    return tuple(dict.fromkeys(("id", singular)))
-
-
-def _checked_ignore(
-    ignore: Collection[str], parameters: Sequence[str], where: str
-) -> frozenset[str]:
-    names = texts(ignore, "ignore", where)
-    unknown = [name for name in names if name.lstrip("*") not in parameters]
-    if unknown:
-        raise KeyTemplateError(
-            f"ignore={unknown[0]!r} of {where} is not one of its parameters: "
-            f"{', '.join(parameters) or 'it has none'}"
-        )
-    return frozenset(name.lstrip("*") for name in names)
-
-
-def texts(given: Collection[str], option: str, where: str) -> tuple[str, ...]:
-    """Return the texts of a list; refuse one text, which would be read letter by letter."""
-    if isinstance(given, str) or not all(isinstance(each, str) for each in given):
-        raise KeyTemplateError(
-            f"{option}={given!r} of {where} is refused: give a list or tuple of texts, as in "
-            f'{option}=["..."]'
-        )
-    return tuple(given)

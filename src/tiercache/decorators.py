@@ -10,12 +10,13 @@ from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 import wrapt
 
 from tiercache.callers import drive
-from tiercache.calls import Definition, Host, texts
+from tiercache.calls import Definition, Host
 from tiercache.entry import MISSING
 from tiercache.errors import KeyTemplateError, PolicyError
 from tiercache.faces import AsyncBatch, AsyncHandle, SyncBatch, SyncHandle
 from tiercache.handle import Handle, made
 from tiercache.keys import Template, function_identity
+from tiercache.naming import texts
 from tiercache.policy import CachePolicy, PolicyOptions, parse_duration
 
 P = ParamSpec("P")

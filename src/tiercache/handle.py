@@ -19,6 +19,7 @@ from tiercache.callers import drive
 from tiercache.calls import Definition
 from tiercache.entry import MISSING
 from tiercache.faces import FunctionStats, Key
+from tiercache.loading import Wanted
 from tiercache.stats import CacheStats
 
 
@@ -71,7 +72,8 @@ class Face:
         call = definition.single(arguments, host)
 
         async def look(by: Any) -> object:
-            found = await host.engine.peek([call.key], call.tags, call.type, call.policy, by)
+            wanted = Wanted((call.key,), call.tags, call.type, call.policy)
+            found = await host.engine.peek(wanted, by)
             return found.get(call.key, MISSING)
 
         return self._run(definition, host, look)

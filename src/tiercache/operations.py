@@ -11,7 +11,7 @@ from tiercache.codec import return_type
 from tiercache.errors import KeyTemplateError
 from tiercache.keys import versioned
 from tiercache.keys.scalars import is_writable
-from tiercache.loading import KeyCall
+from tiercache.loading import KeyCall, Wanted
 from tiercache.policy import CachePolicy, PolicyOptions
 from tiercache.stats import Counters
 
@@ -54,9 +54,8 @@ class Operations:
     async def get_many(self, caller: Caller, keys: Sequence[str], type_: Any) -> dict[str, Any]:
         """Return those that are there."""
         host = await self._ready(caller)
-        return await host.engine.peek(
-            _keys(keys), None, lambda: type_, host.policy, caller, self._counters
-        )
+        wanted = Wanted(_keys(keys), None, lambda: type_, host.policy, self._counters)
+        return await host.engine.peek(wanted, caller)
 
     async def set_many(
         self, caller: Caller, items: Mapping[str, Any], ttl: Any, tags: Sequence[str]

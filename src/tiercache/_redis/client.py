@@ -100,7 +100,9 @@ class Client:
             self._wires.remove(wire)
         self._retired.discard(wire)
         self._spent.append(wire)
-        # The server closed it while it was idle, or restarts; everything may be sent twice.
+        # The server closed it while it was idle, or restarts. Everything may be sent twice: what
+        # the old connection carried arrives before the new one's first word, or never, so a lease
+        # that comes twice has come twice before its load begins.
         retry = wire.answered and not isinstance(cause, TimeoutError)
         again = [call for call in calls if retry and not call.sent_before]
         self._fail([call for call in calls if not retry or call.sent_before], cause)

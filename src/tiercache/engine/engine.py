@@ -6,19 +6,19 @@ L1 is asked again, by the text key, then the request joins the flight of its key
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from tiercache._clock import Clock
 from tiercache._flight import Flight, Load, Outcome
 from tiercache.callers import Caller
-from tiercache.engine.peeking import Peeking, Wanted
+from tiercache.engine.peeking import Peeking
 from tiercache.engine.private import PrivateReading
 from tiercache.entry import MISSING, Entry, Slot
 from tiercache.errors import CacheClosed, CodecError, LoadCycle, PolicyError
 from tiercache.invalidation import Invalidation
-from tiercache.loading import Call, Glimpse, Item, Loader, Loading, copier, late
+from tiercache.loading import Call, Glimpse, Item, Loader, Loading, Wanted, copier, late
 from tiercache.local import Local
 from tiercache.outbox import Outbox
 from tiercache.policy import CachePolicy
@@ -177,27 +177,16 @@ class Engine:
             await self.invalidation.tell([call.key], caller)
             return _copied(call.policy, outcome.value)
 
-    async def peek(
-        self,
-        keys: Sequence[str],
-        tags: tuple[str, ...] | None,
-        type_: Callable[[], Any],
-        policy: CachePolicy,
-        caller: Caller,
-        counters: Counters | None = None,
-    ) -> dict[str, object]:
+    async def peek(self, wanted: Wanted, caller: Caller) -> dict[str, object]:
         """Return what the tiers hold of the keys, without loading; what is found fills L1."""
         if self.is_bypassed():
             return {}
         transaction = self.outbox.transaction()
         scope = None if transaction is None else self.outbox.scope(transaction)
-        asked = list(dict.fromkeys(keys))
-        if policy.strict:
-            strict = self._strict(policy)
-            return await strict.peek(asked, tags, type_, caller, counters, scope)
-        return await self._peeking.peek(
-            Wanted(asked, tags, type_, policy, counters, scope), caller, fills=transaction is None
-        )
+        wanted = wanted._replace(keys=list(dict.fromkeys(wanted.keys)), scope=scope)
+        if wanted.policy.strict:
+            return await self._strict(wanted.policy).peek(wanted, caller)
+        return await self._peeking.peek(wanted, caller, fills=transaction is None)
 
     def _is_fresh(self, slot: Slot) -> bool:
         return self.clock.monotonic() < slot.expires

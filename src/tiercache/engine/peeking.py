@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 from tiercache._clock import Clock
 from tiercache.callers import Caller
-from tiercache.loading import Loading, copier
+from tiercache.loading import Loading, Wanted, copier
 from tiercache.local import Local
-from tiercache.outbox import Scope
-from tiercache.policy import CachePolicy
-from tiercache.stats import Counters
 from tiercache.telemetry.observer import Lookup, Observer
 from tiercache.tiers.base import Ask
-
-
-class Wanted(NamedTuple):
-    """What is looked for: distinct keys, with these tags (None: whatever they carry).
-
-    ``scope`` is what an open transaction of the caller must not see.
-    """
-
-    keys: Sequence[str]
-    tags: tuple[str, ...] | None
-    type: Callable[[], Any]
-    policy: CachePolicy
-    counters: Counters | None
-    scope: Scope | None
 
 
 class Peeking:
@@ -47,12 +29,12 @@ class Peeking:
         copy = copier(wanted.policy.copy)
         now = self._clock.monotonic()
         for key in wanted.keys:
-            if _is_hidden(wanted, key, wanted.tags):
+            if wanted.hides(key, wanted.tags):
                 continue
             slot = self._local.lookup(key, wanted.tags)
             if slot is None or now >= slot.expires:
                 below.append(key)
-            elif not _is_hidden(wanted, key, slot.tags):
+            elif not wanted.hides(key, slot.tags):
                 self._local.touch(slot)
                 found[key] = slot.value if copy is None else copy(slot.value)
                 if counters is not None:
@@ -77,7 +59,7 @@ class Peeking:
                     [Ask(key, wanted.tags) for key in keys], wanted.type, caller
                 )
                 for key, (entry, level) in entries.items():
-                    if _is_hidden(wanted, key, entry.tags):
+                    if wanted.hides(key, entry.tags):
                         continue
                     if fills:
                         slot = self._loading.slot(key, entry, wanted.policy, started=None)
@@ -92,7 +74,3 @@ class Peeking:
             for flight in flights.values():
                 self._local.land(flight, None)
         return found
-
-
-def _is_hidden(wanted: Wanted, key: str, tags: tuple[str, ...] | None) -> bool:
-    return wanted.scope is not None and wanted.scope.hides(key, tags)

@@ -8,30 +8,16 @@ not invalidated are served.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from tiercache.callers import Caller
 from tiercache.entry import MISSING
-from tiercache.loading import Call, Loader
-from tiercache.policy import CachePolicy
+from tiercache.loading import Call, Loader, Wanted
 from tiercache.stats import Counters
 from tiercache.telemetry.observer import Lookup, Observer
 
-
-class Peek(Protocol):
-    """Looks without loading, with what the transaction has invalidated left out."""
-
-    def __call__(
-        self,
-        keys: Sequence[str],
-        tags: tuple[str, ...] | None,
-        type_: Callable[[], Any],
-        policy: CachePolicy,
-        caller: Caller,
-        counters: Counters | None = None,
-    ) -> Awaitable[dict[str, object]]:
-        """Return what is found."""
-        ...
+Peek = Callable[[Wanted, Caller], Awaitable[dict[str, object]]]
+"""Looks without loading, with what the transaction has invalidated left out."""
 
 
 class PrivateReading:
@@ -73,9 +59,8 @@ class PrivateReading:
         return await self._load(call.counters, lookup, caller, call.loader)
 
     async def _find(self, call: Call, caller: Caller) -> object:
-        found = await self._peek(
-            [call.key], call.tags, call.type, call.policy, caller, call.counters
-        )
+        wanted = Wanted((call.key,), call.tags, call.type, call.policy, call.counters)
+        found = await self._peek(wanted, caller)
         return found.get(call.key, MISSING)
 
     async def _load(

@@ -16,6 +16,7 @@ it, so its slot cannot hold the lease that tells them of the load: a *claim* bes
 from tiercache.loading.direct import Direct
 from tiercache.loading.item import Call, Glimpse, Item, KeyCall, Loader
 from tiercache.loading.path import Loading, copier, late
+from tiercache.loading.wanted import Wanted
 
 __all__ = [
     "Call",
@@ -25,6 +26,7 @@ __all__ = [
     "KeyCall",
     "Loader",
     "Loading",
+    "Wanted",
     "copier",
     "late",
 ]

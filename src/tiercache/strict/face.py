@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from tiercache._clock import Clock
 from tiercache._portal import Portal
 from tiercache._recovery import Recovery
 from tiercache.callers import Caller
-from tiercache.entry import Entry
 from tiercache.errors import TierError
 from tiercache.invalidation import Change, Invalidation
-from tiercache.loading import Call, Loader, copier
+from tiercache.loading import Call, Loader, Wanted, copier
 from tiercache.local import Local
 from tiercache.policy import CachePolicy
-from tiercache.stats import Counters
 from tiercache.strict.databases import Databases
 from tiercache.strict.loading import StrictLoading
 from tiercache.strict.marking import DatabaseMarking, Marking, RedisMarking
@@ -27,14 +25,6 @@ from tiercache.tiers.strict import GuardedMarks, GuardedStrict, StrictDatabase, 
 
 if TYPE_CHECKING:
     from poolkit import Transaction
-
-
-class Scope(Protocol):
-    """What an open transaction must not see."""
-
-    def hides(self, key: str, tags: tuple[str, ...] | None) -> bool:
-        """Whether the transaction must not see what the cache holds of this key."""
-        ...
 
 
 class Strict:
@@ -112,27 +102,18 @@ class Strict:
             lookup.result = "miss"
         return _copied(call.policy, outcome.value)
 
-    async def peek(
-        self,
-        keys: Sequence[str],
-        tags: tuple[str, ...] | None,
-        type_: Callable[[], Any],
-        caller: Caller,
-        counters: Counters | None,
-        scope: Scope | None,
-    ) -> dict[str, object]:
+    async def peek(self, wanted: Wanted, caller: Caller) -> dict[str, object]:
         """Return the values that are there, but for what the caller's transaction hides."""
-        wanted = [key for key in keys if scope is None or not scope.hides(key, tags)]
-        found: dict[str, Entry] = {}
-        if wanted:
-            found = await self._reading.peek(wanted, tags, type_, caller)
-        if scope is not None:
-            found = {key: each for key, each in found.items() if not scope.hides(key, each.tags)}
-        if counters is not None:
+        keys = [key for key in wanted.keys if not wanted.hides(key, wanted.tags)]
+        entries = await self._reading.peek(wanted._replace(keys=keys), caller) if keys else {}
+        found = {
+            key: entry.value for key, entry in entries.items() if not wanted.hides(key, entry.tags)
+        }
+        if wanted.counters is not None:
             for _ in found:
-                counters.hit(self._reading.level)
-            counters.misses += len(keys) - len(found)
-        return {key: entry.value for key, entry in found.items()}
+                wanted.counters.hit(self._reading.level)
+            wanted.counters.misses += len(wanted.keys) - len(found)
+        return found
 
     async def aclose(self) -> None:
         """Close the connections that were opened for this."""

@@ -21,7 +21,7 @@ from tiercache._recovery import Recovery
 from tiercache.callers import Caller
 from tiercache.entry import Entry, Slot
 from tiercache.errors import TierError
-from tiercache.loading import Call, Item, Loader, Loading
+from tiercache.loading import Call, Item, Loader, Loading, Wanted
 from tiercache.local import Local
 from tiercache.policy import CachePolicy
 from tiercache.stats import Counters
@@ -195,18 +195,15 @@ class StrictReading:
             if outcome is not None:
                 return outcome
 
-    async def peek(
-        self,
-        keys: Sequence[str],
-        tags: tuple[str, ...] | None,
-        type_: Callable[[], Any],
-        caller: Caller,
-    ) -> dict[str, Entry]:
+    async def peek(self, wanted: Wanted, caller: Caller) -> dict[str, Entry]:
         """Return the fresh entries of the keys."""
         await self.make_ready(caller)
-        found = await self._look([Ask(key, tags) for key in keys], type_, caller)
+        asks = [Ask(key, wanted.tags) for key in wanted.keys]
+        found = await self._look(asks, wanted.type, caller)
         return {
-            key: seen.entry for key, seen in zip(keys, found, strict=True) if seen.entry is not None
+            ask.key: seen.entry
+            for ask, seen in zip(asks, found, strict=True)
+            if seen.entry is not None
         }
 
     def _lead(self, call: Call, joins: int) -> Flight:
