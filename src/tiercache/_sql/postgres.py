@@ -90,32 +90,14 @@ class Postgres:
         return self._sql.read_all_plain if plain else self._sql.read, (namespace, keys)
 
     def lease(
-        self, namespace: str, tags: Mapping[str, str], leases: list[Lease], ttl: float
-    ) -> Program[dict[str, str]]:
-        """Lease and find the tokens in one statement."""
-        tokens, _ = yield from self._lease(namespace, tags, leases, ttl, None)
-        return tokens
-
-    def lease_free(
         self,
         namespace: str,
         tags: Mapping[str, str],
         leases: list[Lease],
         ttl: float,
-        seen: list[str],
+        seen: list[str] | None = None,
     ) -> Program[tuple[dict[str, str], set[str]]]:
-        """As `lease`, in one statement, but leave to others what is theirs."""
-        return (yield from self._lease(namespace, tags, leases, ttl, seen))
-
-    def _lease(
-        self,
-        namespace: str,
-        tags: Mapping[str, str],
-        leases: list[Lease],
-        ttl: float,
-        seen: list[str] | None,
-    ) -> Program[tuple[dict[str, str], set[str]]]:
-        """Lease patiently if there is something ``seen``, if only an empty list.
+        """Lease and find the tokens in one statement.
 
         A tag that another session makes at this moment conflicts with ours and is not in our
         snapshot: neither branch returns it, and it is there when we ask again.

@@ -145,25 +145,18 @@ class Dialect(Protocol):
         ...
 
     def lease(
-        self, namespace: str, tags: Mapping[str, str], leases: list[Lease], ttl: float
-    ) -> Program[dict[str, str]]:
-        """Put the leases into their slots; return the tokens of the tags.
-
-        ``tags`` brings a fresh token for each, which becomes the tag's where it has none.
-        """
-        ...
-
-    def lease_free(
         self,
         namespace: str,
         tags: Mapping[str, str],
         leases: list[Lease],
         ttl: float,
-        seen: list[str],
+        seen: list[str] | None = None,
     ) -> Program[tuple[dict[str, str], set[str]]]:
-        """As `lease`, but leave live leases alone, and readable values whose token is not ``seen``.
+        """Put the leases into their slots; return the tokens of the tags, and the keys leased.
 
-        Return the keys that were leased, too.
+        ``tags`` brings a fresh token for each, which becomes the tag's where it has none. With
+        ``seen``, if only an empty list, live leases are left alone, and so are readable values
+        whose token is not ``seen``.
         """
         ...
 

@@ -99,32 +99,14 @@ class Sqlite:
         return sql, (namespace, json.dumps(keys), time())
 
     def lease(
-        self, namespace: str, tags: Mapping[str, str], leases: list[Lease], ttl: float
-    ) -> Program[dict[str, str]]:
+        self,
+        namespace: str,
+        tags: Mapping[str, str],
+        leases: list[Lease],
+        ttl: float,
+        seen: list[str] | None = None,
+    ) -> Program[tuple[dict[str, str], set[str]]]:
         """Find the tokens, make those that are missing, lease."""
-        tokens, _ = yield from self._lease(namespace, tags, leases, ttl, None)
-        return tokens
-
-    def lease_free(
-        self,
-        namespace: str,
-        tags: Mapping[str, str],
-        leases: list[Lease],
-        ttl: float,
-        seen: list[str],
-    ) -> Program[tuple[dict[str, str], set[str]]]:
-        """As `lease`, but leave to others what is theirs."""
-        return (yield from self._lease(namespace, tags, leases, ttl, seen))
-
-    def _lease(
-        self,
-        namespace: str,
-        tags: Mapping[str, str],
-        leases: list[Lease],
-        ttl: float,
-        seen: list[str] | None,
-    ) -> Program[tuple[dict[str, str], set[str]]]:
-        """Lease patiently if there is something ``seen``, if only an empty list."""
         known = yield from self._tokens(namespace, list(tags))
         missing = {tag: token for tag, token in tags.items() if tag not in known}
         if missing:

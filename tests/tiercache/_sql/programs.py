@@ -70,7 +70,8 @@ async def lease(
 ) -> dict[str, str]:
     """Lease one slot, its token the key by default; return the tokens of run and tags."""
     fresh = {tag: f"fresh {tag} for {key}" for tag in (RUN, *tags)}
-    return await run(dialect.lease("app", fresh, [Lease(key, token or key)], ttl))
+    tokens, _ = await run(dialect.lease("app", fresh, [Lease(key, token or key)], ttl))
+    return tokens
 
 
 def value(

@@ -98,19 +98,14 @@ class Requests:
         held = {fold(ask.key): _token() for ask in asks}
         leases = [Lease(key, token) for key, token in sorted(held.items())]
         fresh = _fresh(tag for ask in asks for tag in ask.tags or ())
+        seen = [ask.seen.hex() for ask in asks if ask.seen] if patient else None
+        tokens, taken = yield from self._dialect.lease(self._namespace, fresh, leases, ttl, seen)
         others: dict[str, Held] = {}
-        if patient:
-            seen = [ask.seen.hex() for ask in asks if ask.seen]
-            tokens, taken = yield from self._dialect.lease_free(
-                self._namespace, fresh, leases, ttl, seen
-            )
-            left = [key for key in sorted(held) if key not in taken]
+        left = [key for key in sorted(held) if key not in taken] if patient else []
+        if left:
             others = {key: Held(key, "", 0.0) for key in left}
-            if left:
-                marked = yield from self._dialect.await_leases(self._namespace, left)
-                others |= {each.key: each for each in marked}
-        else:
-            tokens = yield from self._dialect.lease(self._namespace, fresh, leases, ttl)
+            marked = yield from self._dialect.await_leases(self._namespace, left)
+            others |= {each.key: each for each in marked}
         return [
             _leased(others[key])
             if (key := fold(ask.key)) in others
