@@ -27,6 +27,7 @@ QUICK = [
     "private loads in a reading transaction",
     "set() takes its token before the commit",
     "invalidation after the commit",
+    "who hears of an incomplete pass goes round first",
     "L2 before the bus",
     "strict joiners need a proof",
 ]

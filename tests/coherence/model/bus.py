@@ -14,7 +14,9 @@ class Buses(Protocol):
         for number, process in enumerate(world.processes):
             if not process.alive:
                 continue
-            if process.connected:
+            if process.hearing:
+                yield from self.deliver(world, number)
+            elif process.connected:
                 if process.stream != world.stream:
                     yield from self.find_gap(world, number)
                 elif process.cursor < len(world.log):
@@ -33,18 +35,31 @@ class Buses(Protocol):
         "tiercache.invalidation.Invalidation.remember",
     )
     def deliver(self, world: World, number: int) -> Steps:
-        """Hear of one pass; one's own are known already."""
+        """Hear of one pass; one's own are known already.
+
+        Of an incomplete one in two steps: loads in threads come in between.
+        """
         process = world.processes[number]
         source, version, kind = world.log[process.cursor]
         new = world.clone()
-        new.set_process(number, cursor=process.cursor + 1)
+        if source != number and kind == INCOMPLETE and self.rules.bypass and not process.hearing:
+            new.set_process(number, hearing=True)
+            if self.rules.hears == "pending first":
+                new.set_process(number, pending=version)
+                yield f"P{number} goes round the tiers for {version}", new
+            else:
+                self.void_l1(new, number)
+                yield f"P{number} empties its L1 for {version}", new
+            return
+        new.set_process(number, cursor=process.cursor + 1, hearing=False)
         if source != number:
-            self.void_l1(new, number)
+            if process.hearing and self.rules.hears == "memory first":
+                new.set_process(number, pending=version)
+            else:
+                self.void_l1(new, number)
             if kind != PREMATURE:
                 new.set_process(number, handled=max(process.handled, version))
-            if kind == INCOMPLETE and self.rules.bypass:
-                new.set_process(number, pending=version)
-            elif kind == COMPLETE and self.rules.settle == "heard":
+            if kind == COMPLETE and self.rules.settle == "heard":
                 new.set_process(number, pending=0)
         yield f"P{number} handles event {version}", new
 

@@ -40,6 +40,8 @@ class Rules:
     repeat: Literal["all", "failed"] = "all"
     bypass: bool = True
     """Whether reads go round the tiers for what is pending."""
+    hears: Literal["pending first", "memory first"] = "pending first"
+    """What comes first of hearing of an incomplete pass: to go round for it, or to empty L1."""
     settle: Literal["own", "heard"] = "own"
     """Whether pending ends with a pass of one's own alone, or with any complete event too."""
     private_write: bool = True

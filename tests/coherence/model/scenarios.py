@@ -132,6 +132,11 @@ MUTATIONS = [
     Mutation("a gap voids flights", "bus cut, gap, replay", Rules(gap_voids=False)),
     Mutation("bus_timeout", "bus cut, gap, replay", Rules(bus_timeout=False)),
     Mutation("own reads go round what is pending", "L2 unreachable", Rules(bypass=False)),
+    Mutation(
+        "who hears of an incomplete pass goes round first",
+        "L2 unreachable, bus elsewhere",
+        Rules(hears="memory first"),
+    ),
     Mutation("the whole pass is repeated", "L3 unreachable", Rules(repeat="failed")),
     Mutation("the event of an incomplete pass says so", "L3 unreachable", Rules(bypass=False)),
     Mutation(

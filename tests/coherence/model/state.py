@@ -52,6 +52,8 @@ class Process(NamedTuple):
     """Disconnected for longer than ``bus_timeout``."""
     pending: int = 0
     """The version whose invalidation could not reach every tier; 0 for none."""
+    hearing: bool = False
+    """Whether it is in the middle of hearing of an incomplete pass."""
     repeating: tuple[int, int] | None = None
     """How far it is with repeating the pass for what is pending: stage and version."""
 
