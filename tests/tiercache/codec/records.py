@@ -51,6 +51,16 @@ class Access(enum.Flag):
     WRITE = 2
 
 
+class Leave(enum.Flag, boundary=enum.CONFORM):
+    SICK = 1
+    PAID = 2
+
+
+class Rank(enum.IntFlag, boundary=enum.EJECT):
+    LOW = 1
+    HIGH = 2
+
+
 @dataclass
 class User:
     id: int

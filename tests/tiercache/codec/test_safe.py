@@ -204,6 +204,7 @@ TYPED: list[tuple[Any, Any]] = [
     ([r.Color.ROT, r.Color.GREEN], list[r.Color]),
     ({r.Level.LOW: 1}, dict[r.Level, int]),
     ((r.Mode.ON, r.Access.WRITE), tuple[r.Mode, r.Access]),
+    ((r.Leave.SICK | r.Leave.PAID, r.Rank.LOW | r.Rank.HIGH), tuple[r.Leave, r.Rank]),
     (r.Color.RED, Literal["r", r.Color.RED]),
     ([1, True, "1", None], list[Literal[1, True, "1", None]]),
     ([1, "1", 1.0, None, b"", USER, NOW, [1]], list[int | str | float | bytes | r.User | Any]),
