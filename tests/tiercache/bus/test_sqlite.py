@@ -262,6 +262,7 @@ def test_a_loop_that_was_closed_ends_the_thread(sqlite_path: Path) -> None:
     assert not thread.is_alive()
     task._log_destroy_pending = False  # what this test is about: nobody ended it
     task.get_coro().close()
+    asyncio.run(bus.aclose())
 
 
 # Riding
