@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from poolkit._session import read, split
+from poolkit.drivers._numbered import MISTAKEN, NamingConnection, Numbered
 
 T = TypeVar("T")
 
@@ -102,7 +103,12 @@ class LiteRow(sqlite3.Row):
 def open_database(path: str, options: SQLiteOptions) -> sqlite3.Connection:
     """Open a connection in autocommit, usable from any one thread at a time."""
     connection = sqlite3.connect(
-        path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
+        path,
+        timeout=0,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
+        factory=NamingConnection if MISTAKEN else sqlite3.Connection,
     )
     try:
         connection.row_factory = LiteRow
@@ -126,6 +132,8 @@ def rewrite(sql: str) -> str:
         if len(_rewritten) >= _REWRITTEN_AT_MOST:
             _rewritten.clear()
         known = _PARAMETER.sub(lambda match: f"?{match[1]}" if match[1] else match[0], sql)
+        if MISTAKEN and known != sql:
+            known = Numbered(known)
         _rewritten[sql] = known
     return known
 

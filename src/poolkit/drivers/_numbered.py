@@ -1,0 +1,48 @@
+"""Numbered parameters where Python takes them for names.
+
+Versions 3.12.0 to 3.12.3 warn that ``?1`` "is a named parameter" wherever a sequence is bound to it
+(python/cpython#117995), which is an error under ``-W error``. So there they are bound by name.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+MISTAKEN: Final = (3, 12, 0) <= sys.version_info[:3] < (3, 12, 4)
+"""Whether this Python is one of them."""
+
+
+class Numbered(str):
+    """A statement whose parameters are all numbered."""
+
+    __slots__ = ()
+
+
+class NamingCursor(sqlite3.Cursor):
+    """Binds the parameters of `Numbered` statements by name."""
+
+    def execute(self, sql: str, parameters: Any = ()) -> NamingCursor:
+        """Run a statement."""
+        super().execute(sql, _named(parameters) if isinstance(sql, Numbered) else parameters)
+        return self
+
+    def executemany(self, sql: str, parameters: Iterable[Any]) -> NamingCursor:
+        """Run a statement for each of the parameters."""
+        named = map(_named, parameters) if isinstance(sql, Numbered) else parameters
+        super().executemany(sql, named)
+        return self
+
+
+class NamingConnection(sqlite3.Connection):
+    """A connection with such cursors, those of its own ``execute`` included."""
+
+    def cursor(self, factory: Any = NamingCursor) -> Any:
+        """Return a cursor."""
+        return super().cursor(factory)
+
+
+def _named(parameters: Sequence[object]) -> dict[str, object]:
+    return {str(number): value for number, value in enumerate(parameters, 1)}

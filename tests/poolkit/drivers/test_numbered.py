@@ -1,0 +1,46 @@
+"""Numbered parameters on Pythons that take them for names."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from poolkit import Pool
+from poolkit.drivers import _lite
+from poolkit.drivers._numbered import NamingConnection, Numbered
+
+
+def test_numbered_parameters_are_bound_by_name() -> None:
+    """Each by its number, however often and in whatever order it stands there."""
+    connection = sqlite3.connect(":memory:", factory=NamingConnection)
+    assert connection.execute(Numbered("SELECT ?2, ?1, ?1"), ("a", "b")).fetchone() == (
+        "b",
+        "a",
+        "a",
+    )
+    assert connection.execute("SELECT ?, ?", (1, 2)).fetchone() == (1, 2)
+    connection.execute("CREATE TABLE t (x, y)")
+    connection.executemany(Numbered("INSERT INTO t VALUES (?2, ?1)"), [(1, 2), (3, 4)])
+    connection.cursor().executemany("INSERT INTO t VALUES (?, ?)", [(5, 6)])
+    assert connection.execute("SELECT * FROM t").fetchall() == [(2, 1), (4, 3), (5, 6)]
+    connection.close()
+
+
+async def test_a_pool_on_such_a_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statements of every kind, with the caller's own kind of parameters."""
+    monkeypatch.setattr(_lite, "MISTAKEN", True)
+    monkeypatch.setattr(_lite, "_rewritten", {})
+    async with Pool(f"sqlite:///{tmp_path}/t.db") as pool:
+        await pool.execute("CREATE TABLE t (x, y)")
+        await pool.execute("INSERT INTO t VALUES ($2, $1)", 1, 2)
+        await pool.execute("INSERT INTO t VALUES (?, ?)", 3, 4)
+        async with pool.transaction() as tx:
+            await tx.executemany("INSERT INTO t VALUES ($1, $1 + $2)", [(5, 6), (7, 8)])
+            assert await tx.fetchval("SELECT count(*) FROM t WHERE x >= $1", 5) == 2
+        rows = await pool.fetch("SELECT x, y FROM t WHERE x > $1 ORDER BY x", 1)
+    assert [tuple(row) for row in rows] == [(2, 1), (3, 4), (5, 11), (7, 15)]
+    assert all(
+        isinstance(text, _lite.Numbered) for text in _lite._rewritten.values() if "?1" in text
+    )
