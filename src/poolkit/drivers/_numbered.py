@@ -37,11 +37,21 @@ class NamingCursor(sqlite3.Cursor):
 
 
 class NamingConnection(sqlite3.Connection):
-    """A connection with such cursors, those of its own ``execute`` included."""
+    """A connection that has such cursors alone."""
 
     def cursor(self, factory: Any = NamingCursor) -> Any:
         """Return a cursor."""
         return super().cursor(factory)
+
+    def execute(self, sql: str, parameters: Any = ()) -> NamingCursor:
+        """Run a statement by a new cursor; sqlite3's own would be another's."""
+        cursor: NamingCursor = self.cursor()
+        return cursor.execute(sql, parameters)
+
+    def executemany(self, sql: str, parameters: Iterable[Any]) -> NamingCursor:
+        """Run a statement for each of the parameters by a new cursor."""
+        cursor: NamingCursor = self.cursor()
+        return cursor.executemany(sql, parameters)
 
 
 def _named(parameters: Sequence[object]) -> dict[str, object]:

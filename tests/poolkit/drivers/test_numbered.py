@@ -9,7 +9,7 @@ import pytest
 
 from poolkit import Pool
 from poolkit.drivers import _lite
-from poolkit.drivers._numbered import NamingConnection, Numbered
+from poolkit.drivers._numbered import NamingConnection, NamingCursor, Numbered
 
 
 def test_numbered_parameters_are_bound_by_name() -> None:
@@ -21,8 +21,9 @@ def test_numbered_parameters_are_bound_by_name() -> None:
         "a",
     )
     assert connection.execute("SELECT ?, ?", (1, 2)).fetchone() == (1, 2)
-    connection.execute("CREATE TABLE t (x, y)")
-    connection.executemany(Numbered("INSERT INTO t VALUES (?2, ?1)"), [(1, 2), (3, 4)])
+    created = connection.execute("CREATE TABLE t (x, y)")
+    filled = connection.executemany(Numbered("INSERT INTO t VALUES (?2, ?1)"), [(1, 2), (3, 4)])
+    assert type(created) is type(filled) is NamingCursor
     connection.cursor().executemany("INSERT INTO t VALUES (?, ?)", [(5, 6)])
     assert connection.execute("SELECT * FROM t").fetchall() == [(2, 1), (4, 3), (5, 6)]
     connection.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -51,8 +50,8 @@ class OnSqlite(Run):
 
     async def rows(self, sql: str, *args: object) -> Sequence[Any]:
         """Return the rows of a statement, whose parameters have the names ``$1`` and on."""
-        sql = re.sub(r"\$(\d+)", r"?\1", sql)
-        rows: list[Any] = self.connection.execute(sql, args).fetchall()
+        named = {str(number): value for number, value in enumerate(args, 1)}
+        rows: list[Any] = self.connection.execute(sql, named).fetchall()
         return rows
 
 
