@@ -90,6 +90,9 @@ class Writing:
                     self._recorder.note(Kind.SENT, key, version, start=now)
                     if key in was_set:
                         self._recorder.note(Kind.WAS_SET, key, version)
+                # Before others can hear of it: who is killed right after the commit could not say
+                # any more that he has set a key, and it would be taken for invalidated.
+                self._recorder.flush()
         except CommitUnknown:
             return
         now = time.monotonic_ns()
