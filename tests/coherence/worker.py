@@ -158,7 +158,8 @@ async def main() -> None:
     orders = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     plan = Plan.parse((await orders.readline()).decode())
-    sys.setswitchinterval(SWITCHES[plan.seed % len(SWITCHES)])
+    if not plan.idle:
+        sys.setswitchinterval(SWITCHES[plan.seed % len(SWITCHES)])
     logging.disable(logging.CRITICAL)  # what we do to it is what it would complain about
     try:
         await Worker(plan, int(sys.argv[1])).run(orders)

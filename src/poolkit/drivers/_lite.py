@@ -133,7 +133,8 @@ def rewrite(sql: str) -> str:
             _rewritten.clear()
         known = _PARAMETER.sub(lambda match: f"?{match[1]}" if match[1] else match[0], sql)
         if MISTAKEN and known != sql:
-            known = Numbered(known)
+            numbers = [int(match[1]) for match in _PARAMETER.finditer(sql) if match[1]]
+            known = Numbered(known, max(numbers))
         _rewritten[sql] = known
     return known
 

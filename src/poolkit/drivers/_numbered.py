@@ -16,9 +16,15 @@ MISTAKEN: Final = (3, 12, 0) <= sys.version_info[:3] < (3, 12, 4)
 
 
 class Numbered(str):
-    """A statement whose parameters are all numbered."""
+    """A statement whose parameters are all numbered; ``highest`` is the last number."""
 
-    __slots__ = ()
+    highest: int
+
+    def __new__(cls, text: str, highest: int) -> Numbered:
+        """Make one."""
+        made = super().__new__(cls, text)
+        made.highest = highest
+        return made
 
 
 class NamingCursor(sqlite3.Cursor):
@@ -26,13 +32,14 @@ class NamingCursor(sqlite3.Cursor):
 
     def execute(self, sql: str, parameters: Any = ()) -> NamingCursor:
         """Run a statement."""
-        super().execute(sql, _named(parameters) if isinstance(sql, Numbered) else parameters)
+        super().execute(sql, _named(sql, parameters) if isinstance(sql, Numbered) else parameters)
         return self
 
     def executemany(self, sql: str, parameters: Iterable[Any]) -> NamingCursor:
         """Run a statement for each of the parameters."""
-        named = map(_named, parameters) if isinstance(sql, Numbered) else parameters
-        super().executemany(sql, named)
+        if isinstance(sql, Numbered):
+            parameters = [_named(sql, each) for each in parameters]
+        super().executemany(sql, parameters)
         return self
 
 
@@ -54,5 +61,10 @@ class NamingConnection(sqlite3.Connection):
         return cursor.executemany(sql, parameters)
 
 
-def _named(parameters: Sequence[object]) -> dict[str, object]:
+def _named(sql: Numbered, parameters: Sequence[object]) -> dict[str, object]:
+    if len(parameters) != sql.highest:  # of names there may be too many, without a word
+        raise sqlite3.ProgrammingError(
+            f"Incorrect number of bindings supplied. The current statement uses {sql.highest}, "
+            f"and there are {len(parameters)} supplied."
+        )
     return {str(number): value for number, value in enumerate(parameters, 1)}
